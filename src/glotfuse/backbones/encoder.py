@@ -1,0 +1,164 @@
+"""A frozen multilingual encoder with its tokenizer.
+
+Shapes: B batch, T tokens, L layers, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glotfuse.backbones.identity import BackboneIdentity
+from glotfuse.errors import BackboneError, did_you_mean
+
+
+class Encoder(nn.Module):
+    """Hidden states of all layers, without gradient and in evaluation mode for good.
+
+    Args:
+        model: An encoder of transformers, or the encoder half of an encoder-decoder model.
+        tokenizer: Its tokenizer.
+        identity: Which model this is.
+        prefix: Text put before every input (e5 models were trained with `query: `).
+        src_lang: A fixed source language for tokenizers that need one (NLLB, M2M100, mBART); None takes the
+            language of each text.
+
+    Attributes:
+        num_layers: L, the embedding output left out.
+        hidden_size: D.
+        max_length: Most tokens the model takes, None when it has no limit of its own.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        identity: BackboneIdentity,
+        *,
+        prefix: str = "",
+        src_lang: str | None = None,
+    ):
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.identity = identity
+        self.prefix = prefix
+        self.src_lang = src_lang
+        probe = self.tokenize(["a"])
+        hidden_states = self.forward(torch.tensor(probe, device=self.device), None)
+        self.num_layers = len(hidden_states)
+        self.hidden_size = int(hidden_states[0].shape[-1])
+        self.max_length = _max_length(model, tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills short rows; masked, so any id serves where the tokenizer names none."""
+        pad: int | None = self.tokenizer.pad_token_id
+        return 0 if pad is None else pad
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stays in evaluation mode: frozen means frozen."""
+        return super().train(False)
+
+    def tokenize(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
+        """Token ids with the model's special tokens, one list per text, never cut.
+
+        Args:
+            texts: What to encode; the prefix is added here.
+            language: Flores-style code of the texts, for tokenizers that need a source language.
+
+        Raises:
+            BackboneError: The tokenizer needs a source language and has none for this one.
+        """
+        if _has_languages(self.tokenizer):
+            self._set_language(language)
+        encoded = self.tokenizer([self.prefix + text for text in texts], add_special_tokens=True, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    @torch.no_grad()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Encodes right-padded ids (B,T) under a mask (B,T) into L tensors (B,T,D), without gradient."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        output = self.model(
+            input_ids=input_ids.to(self.device),
+            attention_mask=attention_mask.to(self.device, torch.long),
+            output_hidden_states=True,
+            return_dict=True,
+        )
+        hidden_states: tuple[Tensor, ...] = output.hidden_states
+        return hidden_states[1:]
+
+    def _set_language(self, language: str | None) -> None:
+        wanted = self.src_lang or language
+        if wanted is None:
+            return  # the tokenizer's own default
+        known = _language_codes(self.tokenizer)
+        code = _match_language(wanted, known)
+        if code is None:
+            raise BackboneError(
+                f"The tokenizer of {self.identity.name} needs a source language out of its {len(known)} codes "
+                f"(such as {', '.join(sorted(known)[:5])}); found {wanted!r}.{did_you_mean(wanted, known)} "
+                "Name it with the encoder option src_lang, or correct the language code."
+            )
+        if getattr(self.tokenizer, "src_lang", None) != code:
+            self.tokenizer.src_lang = code
+
+
+def _has_languages(tokenizer: Any) -> bool:
+    return hasattr(tokenizer, "src_lang") and bool(_language_codes(tokenizer))
+
+
+def _language_codes(tokenizer: Any) -> set[str]:
+    """Codes that `tokenizer.src_lang` takes: NLLB `sin_Sinh`, mBART `si_LK`, M2M100 `si`."""
+    for attribute in ("lang_code_to_id", "lang_code_to_token"):
+        table = getattr(tokenizer, attribute, None)
+        if table:
+            return {str(code) for code in table}
+    specials: Iterable[Any] = getattr(tokenizer, "additional_special_tokens", None) or getattr(
+        tokenizer, "extra_special_tokens", ()
+    )
+    codes = {str(token).strip("_") for token in specials}
+    return {code for code in codes if 2 <= len(code.split("_")[0]) <= 3}
+
+
+def _match_language(wanted: str, known: set[str]) -> str | None:
+    """`sin_Sinh`, `sin`, `si` and `si_LK` find one another where the tokenizer has just one of them."""
+    if wanted in known:
+        return wanted
+    from glotfuse.backbones.languages import TWO_LETTER_CODES
+
+    base = wanted.split("_")[0]
+    bases = {base, TWO_LETTER_CODES.get(base, base)}
+    bases |= {three for three, two in TWO_LETTER_CODES.items() if two == base}
+    matches = sorted(code for code in known if code.split("_")[0] in bases)
+    return matches[0] if len(matches) == 1 else None
+
+
+def _max_length(model: nn.Module, tokenizer: Any) -> int | None:
+    limits = [getattr(tokenizer, "model_max_length", None)]
+    config: Any = model.config
+    # Relative positions (T5) have no limit; XLM-R's table keeps positions up to its padding index for itself.
+    table = getattr(config, "max_position_embeddings", None)
+    if table is not None:
+        reserved = (getattr(config, "pad_token_id", None) or 0) + 1 if _counts_from_padding(model) else 0
+        limits.append(table - reserved)
+    usable = [limit for limit in limits if limit is not None and 0 < limit < 1_000_000]
+    return min(usable) if usable else None
+
+
+def _counts_from_padding(model: nn.Module) -> bool:
+    """Whether position ids start after the padding index, as in RoBERTa and XLM-R."""
+    return any(
+        isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
+        for name, module in model.named_modules()
+    )

@@ -1,0 +1,103 @@
+"""Which backbone exactly: id, revision and a hash of its weights.
+
+The hash is taken over the weight files, so that it does not depend on the dtype or device a model is loaded with.
+A hub file's SHA-256 is the name of its blob in the hub cache; other files are hashed once and remembered by path,
+size and time of change. A model that was built in memory is hashed over its tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+
+
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """What a checkpoint records of a backbone, to refuse another one later."""
+
+    name: str
+    """Hub id, local folder or bundled name, as it was asked for."""
+    revision: str | None
+    """Commit of a hub model, None for others."""
+    sha256: str
+    """Hash of the weights."""
+    architecture: str
+    """Class name in transformers."""
+    hidden_size: int
+    """Width of its hidden states (encoder) or input embeddings (LM)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BackboneIdentity:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
+def hash_folder(folder: Path, memory: Path | None = None) -> str | None:
+    """SHA-256 over the weight files of a model folder, None when it has none.
+
+    Args:
+        folder: A local folder or a snapshot in the hub cache.
+        memory: JSON file that remembers the hashes of files already read.
+    """
+    for pattern in _WEIGHT_PATTERNS:
+        files = sorted(folder.glob(pattern))
+        if files:
+            digests = [f"{file.name}:{_hash_file(file, memory)}" for file in files]
+            return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return None
+
+
+def hash_module(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a module's state."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_file(file: Path, memory: Path | None) -> str:
+    resolved = file.resolve()
+    if len(resolved.name) == 64 and set(resolved.name) <= set("0123456789abcdef"):
+        return resolved.name  # a blob of the hub cache carries its SHA-256 as name
+    stat = resolved.stat()
+    key = f"{resolved}:{stat.st_size}:{stat.st_mtime_ns}"
+    known = _read_memory(memory)
+    if key not in known:
+        with resolved.open("rb") as handle:
+            known[key] = hashlib.file_digest(handle, "sha256").hexdigest()
+        _write_memory(memory, known)
+    return known[key]
+
+
+def _read_memory(memory: Path | None) -> dict[str, str]:
+    try:
+        return dict(json.loads(memory.read_text("utf8"))) if memory else {}
+    except (OSError, ValueError):
+        return {}  # only a saving of time: an unreadable memory is as good as none
+
+
+def _write_memory(memory: Path | None, known: dict[str, str]) -> None:
+    if memory is None:
+        return
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = memory.with_suffix(f".{id(known)}.tmp")
+        partial.write_text(json.dumps(known, indent=1), "utf8")
+        partial.replace(memory)
+    except OSError:
+        return  # likewise: hashing again next time costs only time

@@ -1,0 +1,271 @@
+"""The recipe: one YAML file, one run. Frozen dataclasses with a docstring and unit per field.
+
+Unknown keys, wrong types and values out of range are all reported at once. Configs stay here: the classes that do
+the work take plain values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from glotfuse.errors import ConfigError, did_you_mean
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+SectionT = TypeVar("SectionT")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EncoderConfig:
+    """The frozen encoder."""
+
+    name: str = "bundled:e5-small"
+    """Hub id, local folder, or bundled name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Dtype = "auto"
+    """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    prefix: str = ""
+    """Text put before every input, such as `query: ` for e5 models."""
+    src_lang: str | None = None
+    """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
+    max_length: Positive = 256
+    """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LMConfig:
+    """The frozen causal LM."""
+
+    name: str = "bundled:smollm2-135m"
+    """Hub id, local folder, or bundled name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Dtype = "auto"
+    """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FusionConfig:
+    """Mixer, projector and boundary: all that is trained."""
+
+    mixer: str = "transformer_softmax"
+    """`last`, `mean`, `global_softmax`, `transformer_softmax`, or a registered name."""
+    mixer_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the mixer, such as `num_heads`, `feedforward_size`, `dropout`, `temperature`."""
+    projector: str = "linear"
+    """`linear`, `mlp`, `perceiver`, or a registered name."""
+    projector_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the projector, such as `num_latents`."""
+    layer_norm: Literal["none", "rms", "layer"] = "none"
+    """Normalisation of each layer's states before mixing; T5-like encoders need it."""
+    match_scale: bool = True
+    """Bring every projected vector to the root mean square of the LM's token embeddings."""
+    boundary: Literal["zeros", "normal"] = "zeros"
+    """Start of the learned vector that ends the span."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PromptConfig:
+    """How the span reaches the LM."""
+
+    style: Literal["chat", "plain"] = "chat"
+    """`chat`: the LM's own template around instruction and span; `plain`: BOS, span, boundary (the paper)."""
+    instruction: str | None = None
+    """English text before the span, may contain `{labels}`; null takes the task's own in `chat`, none in `plain`."""
+    include_text: bool = False
+    """Also give the LM the plain text after the span; it then learns to rely on the span less."""
+    max_text_tokens: Positive = 256
+    """Most LM tokens of that plain text."""
+    tail: str = ""
+    """Constant text between span and answer in the `plain` style."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskConfig:
+    """What is learned and measured, and where its data is."""
+
+    name: str = "quickstart"
+    """A named task, or `files` for your own."""
+    path: str | None = None
+    """Folder or file with the data; null takes the task's own source (package or hub)."""
+    text_columns: list[str] | None = None
+    """Columns with text; null takes the task's own."""
+    label_column: str | None = None
+    """Column with the label; null takes the task's own. With `files` and no label column, text is unlabelled."""
+    label_words: dict[str, str] | None = None
+    """Raw label to the word that the LM says; null takes the task's own."""
+    template: str | None = None
+    """What the encoder reads, with `{column}` fields; null takes the task's own."""
+    instruction: str | None = None
+    """English instruction of the task; null takes the task's own."""
+    train_language: str | None = None
+    """Language of the training and development data; null takes the task's own."""
+    language_column: str | None = None
+    """Column that names each row's language, for files with several languages."""
+    on_invalid_row: Literal["error", "skip"] = "error"
+    """What a malformed row does: stop with an error, or be left out and counted."""
+    max_train_examples: Positive | None = None
+    """At most so many training examples, balanced over the labels; null takes all."""
+    max_dev_examples: Positive | None = None
+    """At most so many development examples, balanced over the labels; null takes all."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """Optimisation: AdamW, linear warm-up, cosine decay."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the training data."""
+    batch_size: Positive = 16
+    """Examples per forward pass."""
+    accumulation: Positive = 1
+    """Forward passes per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak of the schedule."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """AdamW's decay rates."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup_ratio: Probability = 0.05
+    """Share of the steps with rising learning rate."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient clipping by global norm."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Mixed precision of the forward pass; trained weights stay in float32."""
+    seed: int = 0
+    """Seed of weights, data order and dropout."""
+    evaluations: Positive = 6
+    """Development evaluations, evenly spread over the run; each may become the checkpoint."""
+    select_by: Literal["accuracy", "loss"] = "loss"
+    """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss."""
+    cut: tuple[Positive, Positive] = (32, 128)
+    """Unlabelled text: least and most LM tokens of the first part, which the encoder reads; the cut is random."""
+    max_answer_tokens: Positive = 128
+    """Unlabelled text: most tokens of the continuation that the LM learns."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """The final measurement."""
+
+    split: Literal["test", "dev"] = "test"
+    """Split to measure on."""
+    languages: list[str] | None = None
+    """Languages to measure; null takes all that the task has."""
+    batch_size: Positive = 32
+    """Examples per forward pass."""
+    max_examples: Positive | None = None
+    """At most so many examples per language, balanced over the labels; null takes all."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """One run."""
+
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    lm: LMConfig = Field(default_factory=LMConfig)
+    fusion: FusionConfig = Field(default_factory=FusionConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    device: str = "auto"
+    """`auto` (cuda, then mps, then cpu) or a torch device."""
+
+
+def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Checks plain values and makes the recipe.
+
+    Raises:
+        ConfigError: With every problem found, each naming its key.
+    """
+    return section_from_dict(Recipe, values, source)
+
+
+def section_from_dict(section: type[SectionT], values: dict[str, Any], source: str) -> SectionT:
+    """Checks plain values of one config dataclass; see `recipe_from_dict`."""
+    try:
+        return TypeAdapter(section).validate_python(values)
+    except ValidationError as error:
+        problems = [_problem(section, dict(item)) for item in error.errors()]
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigError(f"{source}: {len(problems)} problem(s) found.\n{lines}") from None
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Reads a YAML recipe and applies `key.subkey=value` overrides (values are read as YAML).
+
+    Raises:
+        ConfigError: The file cannot be read or parsed, or a value does not fit.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text("utf8")) or {}
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"Expected a recipe file; found nothing at {path}.{did_you_mean(path.name, beside)}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Expected a YAML file at {path}; it cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"Expected sections such as `encoder:` in {path}; found {type(values).__name__}.")
+    for override in overrides or []:
+        _apply(values, override)
+    return recipe_from_dict(values, str(path))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain values, for JSON or YAML."""
+    return asdict(config)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"Expected --set key.subkey=value; found {override!r}.")
+    *parents, last = key.strip().split(".")
+    target = values
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"Expected a section at {parent!r} for --set {override}; found {child!r}.")
+        target = child
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Expected a YAML value in --set {override}: {error}") from None
+
+
+def _problem(section: type[Any], item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _known_keys(section, location[:-1])
+        return f"{key}: unknown key; expected one of {', '.join(known)}.{did_you_mean(location[-1], known)}"
+    return f"{key}: {item['msg'].rstrip('.')}; found {item['input']!r}."
+
+
+def _known_keys(section: type[Any], parents: list[str]) -> list[str]:
+    current: Any = section
+    for parent in parents:
+        default = next((f for f in fields(current) if f.name == parent), None)
+        factory = getattr(getattr(default, "default", None), "default_factory", None) if default else None
+        if factory is None or not is_dataclass(factory):
+            return []
+        current = factory
+    return [f.name for f in fields(current)]

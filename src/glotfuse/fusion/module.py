@@ -1,0 +1,113 @@
+"""Fusion: mixer, projector and boundary, from encoder hidden states to the span in the LM's embedding space.
+
+Shapes: B batch, T encoder tokens, L encoder layers, D encoder width, S span positions without boundary, H LM width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glotfuse.errors import ConfigError
+from glotfuse.fusion.mixers import MIXERS
+from glotfuse.fusion.projectors import PROJECTORS
+
+LAYER_NORMS = ("none", "rms", "layer")
+BOUNDARIES = ("zeros", "normal")
+
+
+class Span(NamedTuple):
+    """The encoder-derived embeddings inside the prompt."""
+
+    embeddings: Tensor
+    """(B,S+1,H): the valid positions first, then the boundary, then zeros."""
+    mask: Tensor
+    """(B,S+1), true for the valid positions and the boundary."""
+    layer_weights: Tensor
+    """The mixer's weights, (L,) or (B,T,L)."""
+
+
+class Fusion(nn.Module):
+    """All that is trained.
+
+    Args:
+        num_layers: L.
+        encoder_size: D.
+        lm_size: H.
+        mixer: A name in `MIXERS`.
+        mixer_options: Options of that mixer.
+        projector: A name in `PROJECTORS`.
+        projector_options: Options of that projector.
+        layer_norm: What is done to each layer's state before mixing: `none`, `rms` (unit root mean square) or
+            `layer` (zero mean, unit variance), both without learned weights. T5-like encoders need one of the
+            two when layers are mixed: their intermediate states are raw residual sums that grow with depth.
+        match_scale: Root mean square that every projected vector is brought to, that of the LM's own token
+            embeddings; None leaves the projector's output as it is.
+        boundary: Start of the learned vector that ends the span: `zeros` (the paper) or `normal` (LangBridge's
+            N(0,1), times `match_scale` where that is given).
+
+    Raises:
+        ConfigError: An unknown name or option.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        encoder_size: int,
+        lm_size: int,
+        *,
+        mixer: str = "transformer_softmax",
+        mixer_options: dict[str, Any] | None = None,
+        projector: str = "linear",
+        projector_options: dict[str, Any] | None = None,
+        layer_norm: str = "none",
+        match_scale: float | None = None,
+        boundary: str = "zeros",
+    ):
+        super().__init__()
+        if layer_norm not in LAYER_NORMS:
+            raise ConfigError(f"Expected layer_norm out of {', '.join(LAYER_NORMS)}; found {layer_norm!r}.")
+        if boundary not in BOUNDARIES:
+            raise ConfigError(f"Expected boundary out of {', '.join(BOUNDARIES)}; found {boundary!r}.")
+        self.num_layers = num_layers
+        self.layer_norm = layer_norm
+        self.match_scale = match_scale
+        self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
+        self.projector = PROJECTORS.build(
+            projector, projector_options, encoder_size=encoder_size, lm_size=lm_size
+        )
+        start = torch.zeros(lm_size) if boundary == "zeros" else torch.randn(lm_size) * (match_scale or 1.0)
+        self.boundary = nn.Parameter(start)
+
+    def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> Span:
+        """Makes the span.
+
+        Args:
+            hidden_states: L tensors (B,T,D), the embedding output left out.
+            mask: (B,T), true for real tokens, which come first in every row.
+        """
+        assert len(hidden_states) == self.num_layers, (len(hidden_states), self.num_layers)
+        mask = mask.bool()
+        states = [self._normalise(x.to(self.boundary.dtype)) for x in hidden_states]
+        mixed, layer_weights = self.mixer(states, mask)
+        embeddings, lengths = self.projector(mixed, mask)
+        if self.match_scale is not None:
+            embeddings = F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6) * self.match_scale
+        positions = torch.arange(embeddings.shape[1] + 1, device=embeddings.device)
+        is_boundary = (positions == lengths.unsqueeze(1)).unsqueeze(-1)  # (B,S+1,1)
+        span_mask = positions <= lengths.unsqueeze(1)
+        embeddings = F.pad(embeddings, (0, 0, 0, 1))
+        embeddings = torch.where(is_boundary, self.boundary.to(embeddings.dtype), embeddings)
+        return Span(embeddings * span_mask.unsqueeze(-1), span_mask, layer_weights)
+
+    def _normalise(self, states: Tensor) -> Tensor:
+        width = states.shape[-1:]
+        if self.layer_norm == "rms":
+            return F.rms_norm(states, width, eps=1e-6)
+        if self.layer_norm == "layer":
+            return F.layer_norm(states, width, eps=1e-6)
+        return states

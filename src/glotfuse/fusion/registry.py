@@ -1,0 +1,72 @@
+"""A table of named modules: one class and one decorator add an entry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from glotfuse.errors import ConfigError, did_you_mean
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class Registry(Generic[ModuleT]):
+    """Named classes of one kind (mixers or projectors), built by name with checked options.
+
+    Args:
+        kind: What the entries are, for messages (`"mixer"`).
+        sizes: Names of the constructor's size arguments, which glotfuse fills in; the rest are options.
+    """
+
+    def __init__(self, kind: str, sizes: tuple[str, ...]):
+        self.kind = kind
+        self._sizes = sizes
+        self._classes: dict[str, type[ModuleT]] = {}
+
+    def register(self, name: str) -> Callable[[type[ModuleT]], type[ModuleT]]:
+        """Returns a decorator that adds a class under `name`; an existing name is an error."""
+
+        def decorate(cls: type[ModuleT]) -> type[ModuleT]:
+            if name in self._classes:
+                raise ConfigError(f"The {self.kind} name {name!r} is taken by {self._classes[name].__name__}.")
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __getitem__(self, name: str) -> type[ModuleT]:
+        if name not in self._classes:
+            raise ConfigError(
+                f"Expected a {self.kind} out of {', '.join(self._classes)}; found {name!r}."
+                f"{did_you_mean(name, self._classes)} A module of your own is added with "
+                f"@register_{self.kind}({name!r}) before it is used."
+            )
+        return self._classes[name]
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options that `name` takes, with their defaults."""
+        parameters = inspect.signature(self[name].__init__).parameters
+        return {key: p.default for key, p in parameters.items() if key != "self" and key not in self._sizes}
+
+    def build(self, name: str, options: dict[str, Any] | None = None, **sizes: int) -> ModuleT:
+        """Builds the module `name`.
+
+        Raises:
+            ConfigError: The name or an option is unknown, or a value is out of range.
+        """
+        options = options or {}
+        known = self.options(name)
+        for key in options:
+            if key not in known:
+                expected = ", ".join(known) or "none"
+                raise ConfigError(
+                    f"The {self.kind} {name!r} takes the options: {expected}; found {key!r}."
+                    f"{did_you_mean(key, known)}"
+                )
+        return self[name](**sizes, **options)

@@ -1,0 +1,108 @@
+"""Generated answers through the LM's own `generate`: greedy, sampling or beam search, with its key-value cache.
+
+New tokens are appended at the right end, so batches are left-padded here, head included: the padding stands before
+the BOS and there is no gap anywhere, whatever the LM's positions or attention windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from glotfuse.inputs import PreparedExample, collate
+from glotfuse.prompts import Prompt
+
+if TYPE_CHECKING:
+    from glotfuse.model import FusedLM
+
+
+@torch.inference_mode()
+def generate(
+    model: FusedLM,
+    examples: Sequence[PreparedExample],
+    prompt: Prompt,
+    max_new_tokens: int,
+    batch_size: int,
+    options: dict[str, Any],
+) -> list[str]:
+    """Answers prepared examples; batches hold texts of similar length, results keep the given order."""
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].encoder_ids) - len(examples[i].text_ids))
+    answers: dict[int, str] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        inputs = left_padded(model, [examples[i] for i in chosen], prompt)
+        ids = model.lm.model.generate(**inputs, **_options(model, prompt, max_new_tokens, options))
+        texts = model.lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        answers.update(zip(chosen, (text.strip() for text in texts), strict=True))
+    return [answers[i] for i in range(len(examples))]
+
+
+def stream(
+    model: FusedLM,
+    examples: Sequence[PreparedExample],
+    prompt: Prompt,
+    max_new_tokens: int,
+    options: dict[str, Any],
+) -> Iterator[str]:
+    """Yields the answer to one prepared example piece by piece, while a thread generates it."""
+    from transformers import TextIteratorStreamer
+
+    streamer = TextIteratorStreamer(model.lm.tokenizer, skip_special_tokens=True)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with torch.inference_mode():
+                inputs = left_padded(model, examples, prompt)
+                merged = _options(model, prompt, max_new_tokens, options)
+                model.lm.model.generate(**inputs, **merged, streamer=streamer)
+        except BaseException as error:
+            failures.append(error)
+            streamer.end()
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    yield from (piece for piece in streamer if piece)
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def left_padded(model: FusedLM, examples: Sequence[PreparedExample], prompt: Prompt) -> dict[str, Tensor]:
+    """Head and sequences of a batch with the padding at the left.
+
+    Returns:
+        `inputs_embeds` (B,C+M,H), `attention_mask` (B,C+M) and explicit `position_ids` (B,C+M).
+    """
+    sequences = model.assemble(collate(examples, model.encoder.pad_token_id), prompt)
+    embeddings, mask = sequences.embeddings, sequences.mask
+    if prompt.head_ids:
+        ids = torch.tensor([prompt.head_ids], device=model.device).expand(len(embeddings), -1)
+        embeddings = torch.cat([model.lm.embed(ids).to(embeddings.dtype), embeddings], dim=1)
+        mask = torch.cat([torch.ones_like(ids, dtype=torch.bool), mask], dim=1)
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    mask = mask.take_along_dim(order, dim=1)
+    inputs = {
+        "inputs_embeds": embeddings.take_along_dim(order.unsqueeze(-1), dim=1).to(model.lm.dtype),
+        "attention_mask": mask.long(),
+    }
+    if model.lm.takes_positions:
+        inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
+    return inputs
+
+
+def _options(model: FusedLM, prompt: Prompt, max_new_tokens: int, options: dict[str, Any]) -> dict[str, Any]:
+    tokenizer = model.lm.tokenizer
+    ends = {*prompt.end_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends)
+    return {
+        "max_new_tokens": max_new_tokens,
+        "eos_token_id": sorted(ends),
+        "pad_token_id": pad,
+        "do_sample": False,
+        **options,
+    }

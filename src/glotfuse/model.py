@@ -1,0 +1,262 @@
+"""FusedLM: the data's way from text in any language to the LM's answer.
+
+Shapes: B batch, T encoder tokens, S+1 span positions with boundary, X plain-text tokens, K tail tokens, A answer
+tokens, C head tokens, M positions after the head, H LM width, V vocabulary, N answer tokens of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glotfuse import generation, scoring
+from glotfuse.backbones import LM, Encoder, PrefixCache
+from glotfuse.fusion import Fusion
+from glotfuse.inputs import IGNORED, Batch, InputReader, PreparedExample, prepare
+from glotfuse.prompts import Prompt, build_prompt
+
+Text = str | Mapping[str, str]
+
+
+class Sequences(NamedTuple):
+    """What the LM reads after the prompt head, packed without gaps."""
+
+    embeddings: Tensor
+    """(B,M,H), right-padded."""
+    mask: Tensor
+    """(B,M), true for real positions."""
+    targets: Tensor
+    """(B,M): the answer token at its position, -100 elsewhere."""
+    layer_weights: Tensor
+    """The mixer's weights."""
+
+
+class FusedLM(nn.Module):
+    """A frozen encoder, a trained fusion and a frozen LM.
+
+    Args:
+        encoder: The frozen encoder.
+        fusion: Mixer, projector and boundary.
+        lm: The frozen LM.
+        prompt: Head, tail and label tokenisation.
+        reader: Template and length limit of the encoder's input.
+        labels: Label words, empty for a model that only generates.
+        settings: What built prompt and reader, as plain values, for the checkpoint.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        fusion: Fusion,
+        lm: LM,
+        prompt: Prompt,
+        reader: InputReader,
+        labels: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.fusion = fusion.to(lm.device)
+        self.lm = lm
+        self.prompt = prompt
+        self.reader = reader
+        self.labels = tuple(labels)
+        self.settings = dict(settings or {})
+        self.label_ids = prompt.label_ids(self.labels)
+        self.cache_head = True
+        self._head_caches: dict[tuple[int, ...], PrefixCache | None] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the LM is; the fusion is with it."""
+        return self.lm.device
+
+    def span(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoder, mixer and projector: span (B,S+1,H), its mask (B,S+1) and the layer weights."""
+        hidden_states = [x.to(self.device) for x in self.encoder(batch.encoder_ids, batch.encoder_mask)]
+        return self.fusion(hidden_states, batch.encoder_mask.to(self.device))
+
+    def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
+        """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
+        prompt = prompt or self.prompt
+        span, span_mask, layer_weights = self.span(batch)
+        tail = torch.tensor(prompt.tail_ids, dtype=torch.long).expand(len(span), -1)
+        constant = torch.cat([batch.text_ids, tail], dim=1)
+        ids = torch.cat([constant, batch.answer_ids], dim=1).to(self.device)
+        targets = F.pad(batch.answer_ids, (span.shape[1] + constant.shape[1], 0), value=IGNORED).to(self.device)
+        mask = torch.cat([span_mask, ids != IGNORED], dim=1)
+        embeddings = torch.cat([span.to(self.lm.dtype), self.lm.embed(ids.clamp_min(0))], dim=1)
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+        return Sequences(
+            embeddings.take_along_dim(order.unsqueeze(-1), dim=1),
+            mask.take_along_dim(order, dim=1),
+            targets.take_along_dim(order, dim=1),
+            layer_weights,
+        )
+
+    def run_lm(self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None) -> tuple[Tensor, Any]:
+        """Runs the LM over head and sequences.
+
+        The head's keys and values are computed once per prompt and reused, where the LM allows it.
+
+        Args:
+            sequences: What follows the head.
+            keep: (B,M), true where logits are read.
+            prompt: The prompt, the model's own by default.
+
+        Returns:
+            Logits (N,V) at the kept positions, and the filled cache or None.
+        """
+        prompt = prompt or self.prompt
+        embeddings, num_head = sequences.embeddings, len(prompt.head_ids)
+        head = self.head_cache(prompt)
+        if head is not None:
+            cache = head.expand(len(embeddings))
+            return self.lm.run(embeddings, keep, cache=cache, start=num_head), cache
+        if num_head:
+            ids = torch.tensor([prompt.head_ids], device=self.device).expand(len(embeddings), -1)
+            embeddings = torch.cat([self.lm.embed(ids).to(embeddings.dtype), embeddings], dim=1)
+            keep = F.pad(keep, (num_head, 0))
+        return self.lm.run(embeddings, keep), None
+
+    def head_cache(self, prompt: Prompt) -> PrefixCache | None:
+        """Keys and values of the prompt head, None where there is no head or reuse is switched off."""
+        if not self.cache_head or not prompt.head_ids:
+            return None
+        if prompt.head_ids not in self._head_caches:
+            self._head_caches[prompt.head_ids] = self.lm.cache_prefix(list(prompt.head_ids))
+        return self._head_caches[prompt.head_ids]
+
+    def forward(
+        self,
+        encoder_ids: Tensor,
+        encoder_mask: Tensor,
+        text_ids: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Prefix-LM loss on the answer tokens only.
+
+        Args:
+            encoder_ids: (B,T), right-padded.
+            encoder_mask: (B,T).
+            text_ids: (B,X), padded with -100.
+            labels: Answer tokens (B,A), padded with -100.
+            num_items_in_batch: Answer tokens over all accumulated batches; None takes this batch's.
+
+        Returns:
+            `loss` (scalar) and `logits` (N,V) at the answer positions.
+        """
+        batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels)
+        sequences = self.assemble(batch)
+        following = F.pad(sequences.targets[:, 1:], (0, 1), value=IGNORED)
+        keep = following != IGNORED
+        logits, _ = self.run_lm(sequences, keep)
+        total = F.cross_entropy(logits, following[keep], reduction="sum")
+        count = num_items_in_batch if num_items_in_batch is not None else keep.sum()
+        return {"loss": total / count, "logits": logits}
+
+    def train(self, mode: bool = True) -> FusedLM:
+        """Sets the fusion's mode; encoder and LM stay in evaluation mode."""
+        super().train(mode)
+        self.encoder.eval()
+        self.lm.eval()
+        return self
+
+    def prepare(
+        self, texts: Sequence[Text], language: str | None = None, prompt: Prompt | None = None
+    ) -> list[PreparedExample]:
+        """Checks and tokenises inputs of one language."""
+        rows = [self.reader.fields(text) for text in texts]
+        return prepare(self.reader, prompt or self.prompt, rows, language=language)
+
+    def classify(
+        self, texts: Sequence[Text], *, language: str | None = None, batch_size: int = 32
+    ) -> list[scoring.Classification]:
+        """The most probable label of each text, with the probabilities of all.
+
+        Args:
+            texts: Strings, or mappings of columns for a task with several.
+            language: Code of the texts' language; only NLLB-like encoders need it.
+            batch_size: Texts per forward pass; it does not change the answers.
+
+        Raises:
+            PromptError: An input is empty or lacks a column, or the model has no labels.
+        """
+        return scoring.classify(self, self.prepare(texts, language), batch_size)
+
+    def generate(
+        self,
+        texts: Sequence[Text],
+        *,
+        instruction: str | None = None,
+        language: str | None = None,
+        max_new_tokens: int = 64,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> list[str]:
+        """Generates an answer to each text through the LM's own `generate`.
+
+        Args:
+            texts: Strings, or mappings of columns.
+            instruction: English text before the span; None keeps the prompt that was trained.
+            language: Code of the texts' language; only NLLB-like encoders need it.
+            max_new_tokens: Most tokens per answer.
+            batch_size: Texts per call.
+            **options: Passed on: `do_sample`, `temperature`, `top_p`, `num_beams`, ...
+        """
+        prompt = self.prompt_for(instruction)
+        prepared = self.prepare(texts, language, prompt)
+        return generation.generate(self, prepared, prompt, max_new_tokens, batch_size, options)
+
+    def stream(
+        self,
+        text: Text,
+        *,
+        instruction: str | None = None,
+        language: str | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Generates an answer to one text, piece by piece; arguments as in `generate`."""
+        prompt = self.prompt_for(instruction)
+        prepared = self.prepare([text], language, prompt)
+        return generation.stream(self, prepared, prompt, max_new_tokens, options)
+
+    def prompt_for(self, instruction: str | None) -> Prompt:
+        """The trained prompt, or the same style around another instruction."""
+        if instruction is None:
+            return self.prompt
+        style = self.settings.get("prompt", {}).get("style", "chat")
+        return build_prompt(
+            self.lm.tokenizer,
+            style=style,
+            instruction=instruction,
+            labels=self.labels,
+            tail=self.settings.get("prompt", {}).get("tail", ""),
+            include_text=self.prompt.text_separator is not None,
+        )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Saves the trained weights and the config; see `glotfuse.checkpoint`."""
+        from glotfuse.checkpoint import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, **options: Any) -> FusedLM:
+        """Loads a checkpoint by folder or hub id; see `glotfuse.checkpoint.load` for the options."""
+        from glotfuse.checkpoint import load
+
+        return load(name, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads a checkpoint; see `glotfuse.checkpoint.push`."""
+        from glotfuse.checkpoint import push
+
+        return push(self, repo_id, **options)

@@ -1,0 +1,172 @@
+"""The prompt around the span: head tokens | span | tail tokens | answer.
+
+Head and tail are constant, so they are tokenised once; the span stands between them. `plain` is the paper's prompt
+(BOS, span, boundary), `chat` is the LM's own template with an English instruction before the span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glotfuse.errors import PromptError
+
+# A string that no template or tokenizer treats specially; the rendered template is cut there.
+_SPAN = "GLOTFUSESPAN"
+_ANSWER = "GLOTFUSEANSWER"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in token ids.
+
+    Args:
+        tokenizer: The LM's tokenizer.
+        head_ids: Tokens before the span, starting with the only BOS where the LM has one.
+        tail_text: Text between span and answer.
+        end_ids: Tokens that end an answer.
+        text_separator: Set in span-plus-text mode: what stands between the span and the plain text.
+    """
+
+    tokenizer: Any
+    head_ids: tuple[int, ...]
+    tail_text: str
+    end_ids: tuple[int, ...]
+    text_separator: str | None = None
+
+    @property
+    def tail_ids(self) -> list[int]:
+        """Tokens between span (and plain text) and answer. A space at their end moves into the answer."""
+        return self._ids(self.tail_text.rstrip(" "))
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer in its place, without the end: a first token depends on what precedes it."""
+        tail = self.tail_text.rstrip(" ")
+        answer = self.tail_text[len(tail) :] + answer
+        alone, before, together = self._ids(answer), self._ids(tail), self._ids(tail + answer)
+        if before and together[: len(before)] == before:
+            return together[len(before) :]
+        return alone
+
+    def text_ids(self, text: str, max_tokens: int) -> tuple[list[int], bool]:
+        """Tokens of the plain text in span-plus-text mode, cut to `max_tokens`, and whether it was cut."""
+        if self.text_separator is None:
+            return [], False
+        ids = self._ids(self.text_separator + text)
+        return ids[:max_tokens], len(ids) > max_tokens
+
+    def label_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Tokens of every label word, each ended only where one is the beginning of another.
+
+        Raises:
+            PromptError: Two words have the same tokens, or a word has none.
+        """
+        ids = [self.answer_ids(word) for word in words]
+        for i, first in enumerate(ids):
+            if not first:
+                raise PromptError(f"Expected label words with tokens; found none in {words[i]!r}.")
+            for j in range(i):
+                if ids[j] == first:
+                    raise PromptError(
+                        f"Expected label words with distinct tokens; found the same tokens {first} for {words[j]!r} "
+                        f"and {words[i]!r}, which the LM could not tell apart. Choose another word for one of them."
+                    )
+        if any(a != b and b[: len(a)] == a for a in ids for b in ids):
+            ids = [[*word, *self.end_ids] for word in ids]
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return ids
+
+
+def build_prompt(
+    tokenizer: Any,
+    *,
+    style: str = "chat",
+    instruction: str | None = None,
+    labels: Sequence[str] = (),
+    tail: str = "",
+    include_text: bool = False,
+) -> Prompt:
+    """Builds the prompt for one LM.
+
+    Args:
+        tokenizer: The LM's tokenizer.
+        style: `chat` or `plain`.
+        instruction: English text before the span; `{labels}` stands for the label words.
+        labels: Label words, for `{labels}`.
+        tail: Text between span and answer, `plain` style only.
+        include_text: Whether the LM also reads the plain text after the span.
+
+    Raises:
+        PromptError: The tokenizer has no chat template, or the template cannot be used.
+    """
+    if instruction is not None:
+        instruction = _fill(instruction, labels)
+    if style == "plain":
+        bos = tokenizer.bos_token_id
+        text = f"{instruction}\n" if instruction else ""
+        head = ([] if bos is None else [bos]) + _tokenise(tokenizer, text)
+        end = _end_of_text(tokenizer)
+        return Prompt(tokenizer, tuple(head), tail, tuple(end), "\n" if include_text else None)
+    if tail:
+        raise PromptError(f"Expected no tail in the chat style, where the template follows the span; found {tail!r}.")
+    before, after, end = _render_chat(tokenizer, instruction)
+    head = _with_one_bos(tokenizer, _tokenise(tokenizer, before))
+    return Prompt(tokenizer, tuple(head), after, tuple(end), "\n" if include_text else None)
+
+
+def _fill(instruction: str, labels: Sequence[str]) -> str:
+    return instruction.replace("{labels}", ", ".join(labels))
+
+
+def _render_chat(tokenizer: Any, instruction: str | None) -> tuple[str, str, list[int]]:
+    """Text before the span, text after it up to the answer, and the tokens that end an answer."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise PromptError(
+            "Expected an LM with a chat template for the prompt style 'chat'; found a tokenizer without one. "
+            "Use the style 'plain'."
+        )
+    user = {"role": "user", "content": f"{instruction}\n\n{_SPAN}" if instruction else _SPAN}
+    try:
+        rendered = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+        answered = tokenizer.apply_chat_template([user, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+    except Exception as error:  # a template is a program of the model's author and may raise anything
+        raise PromptError(f"The LM's chat template failed on a user turn and an answer: {error}") from error
+    if rendered.count(_SPAN) != 1:
+        raise PromptError(
+            f"Expected the LM's chat template to show the user's text once; found it {rendered.count(_SPAN)} times. "
+            "Use the style 'plain'."
+        )
+    before, after = rendered.split(_SPAN)
+    end = _tokenise(tokenizer, answered.partition(_ANSWER)[2].strip())
+    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    ends = [end[0]] if end and end[0] in special else _end_of_text(tokenizer)
+    return before, after, ends
+
+
+def _with_one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Exactly one BOS at the start, where the LM is used to one."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return ids
+    if ids[:1] != [bos]:
+        adds_bos = tokenizer("a")["input_ids"][:1] == [bos]
+        return [bos, *ids] if adds_bos else ids
+    while ids[1:2] == [bos]:
+        ids = ids[1:]
+    return ids
+
+
+def _end_of_text(tokenizer: Any) -> list[int]:
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise PromptError("Expected an LM tokenizer with an end-of-sequence token; found none.")
+    return [end]
+
+
+def _tokenise(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return ids
