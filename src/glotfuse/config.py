@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from glotfuse.errors import ConfigError, did_you_mean
 
-_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 SectionT = TypeVar("SectionT")
+
+
+def _ascending(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("The lower bound should come first")
+    return bounds
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -76,6 +82,11 @@ class FusionConfig:
     """Bring every projected vector to the root mean square of the LM's token embeddings."""
     boundary: Literal["zeros", "normal"] = "zeros"
     """Start of the learned vector that ends the span."""
+    warm_start: Literal["none", "align"] = "align"
+    """`align` sets the linear projector by regression from encoder states to the LM's embeddings of the same English
+    text, before training; `none` starts at random (the paper)."""
+    warm_start_texts: Positive = 2000
+    """At most so many training texts for the warm start."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -146,13 +157,13 @@ class TrainingConfig:
     """Gradient clipping by global norm."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Mixed precision of the forward pass; trained weights stay in float32."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, data order and dropout."""
     evaluations: Positive = 6
     """Development evaluations, evenly spread over the run; each may become the checkpoint."""
     select_by: Literal["accuracy", "loss"] = "loss"
     """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss."""
-    cut: tuple[Positive, Positive] = (32, 128)
+    cut: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (32, 128)
     """Unlabelled text: least and most LM tokens of the first part, which the encoder reads; the cut is random."""
     max_answer_tokens: Positive = 128
     """Unlabelled text: most tokens of the continuation that the LM learns."""
@@ -214,16 +225,18 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text("utf8")) or {}
+        values = yaml.load(path.read_text("utf8"), _UniqueKeys)
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(
             f"Expected a recipe file; found nothing at {path}.{did_you_mean(path.name, beside)}"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a date that does not exist
         raise ConfigError(f"Expected a YAML file at {path}; it cannot be read: {error}") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"Expected sections such as `encoder:` in {path}; found {type(values).__name__}.")
+    values = {key: {} if value is None and _section(Recipe, key) else value for key, value in values.items()}
     for override in overrides or []:
         _apply(values, override)
     return recipe_from_dict(values, str(path))
@@ -247,8 +260,21 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target = child
     try:
         target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"Expected a YAML value in --set {override}: {error}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML would drop the first in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                problem = f"expected the key {key.value!r} once, found it again"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.append(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _problem(section: type[Any], item: dict[str, Any]) -> str:
@@ -257,15 +283,18 @@ def _problem(section: type[Any], item: dict[str, Any]) -> str:
     if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _known_keys(section, location[:-1])
         return f"{key}: unknown key; expected one of {', '.join(known)}.{did_you_mean(location[-1], known)}"
-    return f"{key}: {item['msg'].rstrip('.')}; found {item['input']!r}."
+    return f"{key}: {item['msg'].removeprefix('Value error, ').rstrip('.')}; found {item['input']!r}."
 
 
 def _known_keys(section: type[Any], parents: list[str]) -> list[str]:
     current: Any = section
     for parent in parents:
-        default = next((f for f in fields(current) if f.name == parent), None)
-        factory = getattr(getattr(default, "default", None), "default_factory", None) if default else None
-        if factory is None or not is_dataclass(factory):
-            return []
-        current = factory
-    return [f.name for f in fields(current)]
+        current = _section(current, parent) if current else None
+    return [f.name for f in fields(current)] if current else []
+
+
+def _section(config: Any, key: str) -> Any:
+    """The config dataclass of a section, None for a plain value."""
+    default = next((f.default for f in fields(config) if f.name == key), None)
+    factory = getattr(default, "default_factory", None)
+    return factory if is_dataclass(factory) else None

@@ -7,20 +7,21 @@ the BOS and there is no gap anywhere, whatever the LM's positions or attention w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.prompts import Prompt
+from glotfuse.sequences import pad_left
 
 if TYPE_CHECKING:
     from glotfuse.model import FusedLM
 
 
-@torch.inference_mode()
 def generate(
     model: FusedLM,
     examples: Sequence[PreparedExample],
@@ -31,13 +32,14 @@ def generate(
 ) -> list[str]:
     """Answers prepared examples; batches hold texts of similar length, results keep the given order."""
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].encoder_ids) - len(examples[i].text_ids))
+    merged = _options(model, prompt, max_new_tokens, options)
     answers: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        inputs = left_padded(model, [examples[i] for i in chosen], prompt)
-        ids = model.lm.model.generate(**inputs, **_options(model, prompt, max_new_tokens, options))
-        texts = model.lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        answers.update(zip(chosen, (text.strip() for text in texts), strict=True))
+    with model.answering():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids = model.lm.model.generate(**left_padded(model, [examples[i] for i in chosen], prompt), **merged)
+            texts = model.lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            answers.update(zip(chosen, (text.strip() for text in texts), strict=True))
     return [answers[i] for i in range(len(examples))]
 
 
@@ -49,25 +51,34 @@ def stream(
     options: dict[str, Any],
 ) -> Iterator[str]:
     """Yields the answer to one prepared example piece by piece, while a thread generates it."""
-    from transformers import TextIteratorStreamer
+    from transformers import StoppingCriteriaList, TextIteratorStreamer
 
+    merged = _options(model, prompt, max_new_tokens, options)
+    abandoned = Event()
+
+    def is_abandoned(ids: Tensor, _: Any) -> Tensor:
+        return torch.full((len(ids),), abandoned.is_set(), device=ids.device)
+
+    criteria = StoppingCriteriaList([*merged.pop("stopping_criteria", ()), is_abandoned])
     streamer = TextIteratorStreamer(model.lm.tokenizer, skip_special_tokens=True)
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            with torch.inference_mode():
+            with model.answering():
                 inputs = left_padded(model, examples, prompt)
-                merged = _options(model, prompt, max_new_tokens, options)
-                model.lm.model.generate(**inputs, **merged, streamer=streamer)
+                model.lm.model.generate(**inputs, **merged, streamer=streamer, stopping_criteria=criteria)
         except BaseException as error:
             failures.append(error)
             streamer.end()
 
     thread = Thread(target=work, daemon=True)
     thread.start()
-    yield from (piece for piece in streamer if piece)
-    thread.join()
+    try:
+        yield from (piece for piece in streamer if piece)
+    finally:  # also when the reader stops early
+        abandoned.set()
+        thread.join()
     if failures:
         raise failures[0]
 
@@ -79,23 +90,20 @@ def left_padded(model: FusedLM, examples: Sequence[PreparedExample], prompt: Pro
         `inputs_embeds` (B,C+M,H), `attention_mask` (B,C+M) and explicit `position_ids` (B,C+M).
     """
     sequences = model.assemble(collate(examples, model.encoder.pad_token_id), prompt)
-    embeddings, mask = sequences.embeddings, sequences.mask
-    if prompt.head_ids:
-        ids = torch.tensor([prompt.head_ids], device=model.device).expand(len(embeddings), -1)
-        embeddings = torch.cat([model.lm.embed(ids).to(embeddings.dtype), embeddings], dim=1)
-        mask = torch.cat([torch.ones_like(ids, dtype=torch.bool), mask], dim=1)
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    mask = mask.take_along_dim(order, dim=1)
-    inputs = {
-        "inputs_embeds": embeddings.take_along_dim(order.unsqueeze(-1), dim=1).to(model.lm.dtype),
-        "attention_mask": mask.long(),
-    }
+    padded = pad_left(model.with_head(sequences, prompt))
+    mask = padded.mask.long()
+    inputs = {"inputs_embeds": padded.embeddings.to(model.lm.dtype), "attention_mask": mask}
     if model.lm.takes_positions:
-        inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
     return inputs
 
 
 def _options(model: FusedLM, prompt: Prompt, max_new_tokens: int, options: dict[str, Any]) -> dict[str, Any]:
+    if options.get("num_return_sequences", 1) != 1:
+        raise PromptError(
+            f"Expected one answer per text; found num_return_sequences={options['num_return_sequences']}. "
+            "Give a text several times to sample several answers."
+        )
     tokenizer = model.lm.tokenizer
     ends = {*prompt.end_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends)

@@ -7,8 +7,9 @@ tokens, C head tokens, M positions after the head, H LM width, V vocabulary, N a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +17,12 @@ from torch.nn import functional as F
 
 from glotfuse import generation, scoring
 from glotfuse.backbones import LM, Encoder, PrefixCache
-from glotfuse.fusion import Fusion
-from glotfuse.inputs import IGNORED, Batch, InputReader, PreparedExample, prepare
+from glotfuse.fusion import Fusion, Span
+from glotfuse.inputs import Batch, InputReader, PreparedExample, prepare
 from glotfuse.prompts import Prompt, build_prompt
+from glotfuse.sequences import IGNORED, Sequences, pad_right
 
 Text = str | Mapping[str, str]
-
-
-class Sequences(NamedTuple):
-    """What the LM reads after the prompt head, packed without gaps."""
-
-    embeddings: Tensor
-    """(B,M,H), right-padded."""
-    mask: Tensor
-    """(B,M), true for real positions."""
-    targets: Tensor
-    """(B,M): the answer token at its position, -100 elsewhere."""
-    layer_weights: Tensor
-    """The mixer's weights."""
 
 
 class FusedLM(nn.Module):
@@ -69,34 +58,31 @@ class FusedLM(nn.Module):
         self.settings = dict(settings or {})
         self.label_ids = prompt.label_ids(self.labels)
         self.cache_head = True
-        self._head_caches: dict[tuple[int, ...], PrefixCache | None] = {}
+        self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the LM is; the fusion is with it."""
         return self.lm.device
 
-    def span(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Encoder, mixer and projector: span (B,S+1,H), its mask (B,S+1) and the layer weights."""
+    def span(self, batch: Batch) -> Span:
+        """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
         hidden_states = [x.to(self.device) for x in self.encoder(batch.encoder_ids, batch.encoder_mask)]
-        return self.fusion(hidden_states, batch.encoder_mask.to(self.device))
+        span: Span = self.fusion(hidden_states, batch.encoder_mask.to(self.device))
+        return span
 
     def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
         """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
         prompt = prompt or self.prompt
-        span, span_mask, layer_weights = self.span(batch)
-        tail = torch.tensor(prompt.tail_ids, dtype=torch.long).expand(len(span), -1)
-        constant = torch.cat([batch.text_ids, tail], dim=1)
-        ids = torch.cat([constant, batch.answer_ids], dim=1).to(self.device)
-        targets = F.pad(batch.answer_ids, (span.shape[1] + constant.shape[1], 0), value=IGNORED).to(self.device)
-        mask = torch.cat([span_mask, ids != IGNORED], dim=1)
-        embeddings = torch.cat([span.to(self.lm.dtype), self.lm.embed(ids.clamp_min(0))], dim=1)
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
-        return Sequences(
-            embeddings.take_along_dim(order.unsqueeze(-1), dim=1),
-            mask.take_along_dim(order, dim=1),
-            targets.take_along_dim(order, dim=1),
-            layer_weights,
+        span = self.span(batch)
+        tail = torch.tensor(prompt.tail_ids, dtype=torch.long, device=self.device).expand(len(span.mask), -1)
+        constant = torch.cat([batch.text_ids.to(self.device), tail], dim=1)
+        answer = batch.answer_ids.to(self.device)
+        ids = torch.cat([constant, answer], dim=1)
+        return pad_right(
+            torch.cat([span.embeddings.to(self.lm.dtype), self.lm.embed(ids.clamp_min(0))], dim=1),
+            torch.cat([span.mask, ids != IGNORED], dim=1),
+            F.pad(answer, (span.mask.shape[1] + constant.shape[1], 0), value=IGNORED),
         )
 
     def run_lm(self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None) -> tuple[Tensor, Any]:
@@ -113,24 +99,32 @@ class FusedLM(nn.Module):
             Logits (N,V) at the kept positions, and the filled cache or None.
         """
         prompt = prompt or self.prompt
-        embeddings, num_head = sequences.embeddings, len(prompt.head_ids)
         head = self.head_cache(prompt)
         if head is not None:
-            cache = head.expand(len(embeddings))
-            return self.lm.run(embeddings, keep, cache=cache, start=num_head), cache
-        if num_head:
-            ids = torch.tensor([prompt.head_ids], device=self.device).expand(len(embeddings), -1)
-            embeddings = torch.cat([self.lm.embed(ids).to(embeddings.dtype), embeddings], dim=1)
-            keep = F.pad(keep, (num_head, 0))
-        return self.lm.run(embeddings, keep), None
+            cache = head.expand(len(keep))
+            return self.lm.run(sequences.embeddings, keep, cache=cache, start=head.length), cache
+        whole = self.with_head(sequences, prompt)
+        return self.lm.run(whole.embeddings, F.pad(keep, (len(prompt.head_ids), 0))), None
+
+    def with_head(self, sequences: Sequences, prompt: Prompt) -> Sequences:
+        """The sequences with the prompt head in front of every row."""
+        num_head = len(prompt.head_ids)
+        ids = torch.tensor(prompt.head_ids, dtype=torch.long, device=self.device)
+        head = self.lm.embed(ids).to(sequences.embeddings.dtype).expand(len(sequences.mask), -1, -1)
+        return Sequences(
+            torch.cat([head, sequences.embeddings], dim=1),
+            F.pad(sequences.mask, (num_head, 0), value=True),
+            F.pad(sequences.targets, (num_head, 0), value=IGNORED),
+        )
 
     def head_cache(self, prompt: Prompt) -> PrefixCache | None:
         """Keys and values of the prompt head, None where there is no head or reuse is switched off."""
         if not self.cache_head or not prompt.head_ids:
             return None
-        if prompt.head_ids not in self._head_caches:
-            self._head_caches[prompt.head_ids] = self.lm.cache_prefix(list(prompt.head_ids))
-        return self._head_caches[prompt.head_ids]
+        key = (prompt.head_ids, self.lm.device, self.lm.dtype)
+        if key not in self._head_caches:
+            self._head_caches[key] = self.lm.cache_prefix(list(prompt.head_ids))
+        return self._head_caches[key]
 
     def forward(
         self,
@@ -146,15 +140,17 @@ class FusedLM(nn.Module):
             encoder_ids: (B,T), right-padded.
             encoder_mask: (B,T).
             text_ids: (B,X), padded with -100.
-            labels: Answer tokens (B,A), padded with -100.
+            labels: (B,1+A): a column of -100, then the answer tokens, padded with -100. As everywhere in
+                transformers, a label is predicted from the position before it; the first column stands for the
+                prompt's last position.
             num_items_in_batch: Answer tokens over all accumulated batches; None takes this batch's.
 
         Returns:
             `loss` (scalar) and `logits` (N,V) at the answer positions.
         """
-        batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels)
+        batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels[:, 1:])
         sequences = self.assemble(batch)
-        following = F.pad(sequences.targets[:, 1:], (0, 1), value=IGNORED)
+        following = sequences.next_targets()
         keep = following != IGNORED
         logits, _ = self.run_lm(sequences, keep)
         total = F.cross_entropy(logits, following[keep], reduction="sum")
@@ -167,6 +163,17 @@ class FusedLM(nn.Module):
         self.encoder.eval()
         self.lm.eval()
         return self
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """No gradients and no dropout inside, whatever the mode outside."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.train(was_training)
 
     def prepare(
         self, texts: Sequence[Text], language: str | None = None, prompt: Prompt | None = None

@@ -1,7 +1,7 @@
 """The prompt around the span: head tokens | span | tail tokens | answer.
 
-Head and tail are constant, so they are tokenised once; the span stands between them. `plain` is the paper's prompt
-(BOS, span, boundary), `chat` is the LM's own template with an English instruction before the span.
+Head and tail are constant, so they are tokenised once; the span stands between them. `plain` is the paper's
+prompt (BOS, span, boundary), `chat` is the LM's own template with an English instruction before the span.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glotfuse.errors import PromptError
+from glotfuse.errors import PromptError, did_you_mean
+
+STYLES = ("chat", "plain")
 
 # A string that no template or tokenizer treats specially; the rendered template is cut there.
 _SPAN = "GLOTFUSESPAN"
 _ANSWER = "GLOTFUSEANSWER"
+
+# Templates that tell the LM today's date are given this one, or training and use would differ from day to day.
+_DATE = {"%Y": "2025", "%m": "01", "%d": "01", "%B": "January", "%b": "Jan", "%A": "Wednesday", "%a": "Wed"}
+_CLOCK = "{%- macro strftime_now(format) -%}{{ format"
+_CLOCK += "".join(f" | replace('{code}', '{value}')" for code, value in _DATE.items())
+_CLOCK += " }}{%- endmacro -%}{{ '' }}"
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,11 @@ class Prompt:
             return together[len(before) :]
         return alone
 
-    def text_ids(self, text: str, max_tokens: int) -> tuple[list[int], bool]:
-        """Tokens of the plain text in span-plus-text mode, cut to `max_tokens`, and whether it was cut."""
+    def text_ids(self, text: str) -> list[int]:
+        """Tokens of the plain text in span-plus-text mode, else none; names of special tokens in it are text."""
         if self.text_separator is None:
-            return [], False
-        ids = self._ids(self.text_separator + text)
-        return ids[:max_tokens], len(ids) > max_tokens
+            return []
+        return _tokenise(self.tokenizer, self.text_separator + text, split_special_tokens=True)
 
     def label_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Tokens of every label word, each ended only where one is the beginning of another.
@@ -69,16 +76,16 @@ class Prompt:
             for j in range(i):
                 if ids[j] == first:
                     raise PromptError(
-                        f"Expected label words with distinct tokens; found the same tokens {first} for {words[j]!r} "
-                        f"and {words[i]!r}, which the LM could not tell apart. Choose another word for one of them."
+                        f"Expected label words with distinct tokens; found the same tokens {first} for "
+                        f"{words[j]!r} and {words[i]!r}, which the LM could not tell apart. Choose another word "
+                        "for one of them."
                     )
         if any(a != b and b[: len(a)] == a for a in ids for b in ids):
             ids = [[*word, *self.end_ids] for word in ids]
         return ids
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        return ids
+        return _tokenise(self.tokenizer, text)
 
 
 def build_prompt(
@@ -101,8 +108,12 @@ def build_prompt(
         include_text: Whether the LM also reads the plain text after the span.
 
     Raises:
-        PromptError: The tokenizer has no chat template, or the template cannot be used.
+        PromptError: An argument does not fit, the tokenizer has no chat template, or it cannot be used.
     """
+    if style not in STYLES:
+        raise PromptError(
+            f"Expected a prompt style out of {', '.join(STYLES)}; found {style!r}.{did_you_mean(style, STYLES)}"
+        )
     if instruction is not None:
         instruction = _fill(instruction, labels)
     if style == "plain":
@@ -119,6 +130,8 @@ def build_prompt(
 
 
 def _fill(instruction: str, labels: Sequence[str]) -> str:
+    if "{labels}" in instruction and not labels:
+        raise PromptError(f"Expected label words for {{labels}} in the instruction {instruction!r}; found none.")
     return instruction.replace("{labels}", ", ".join(labels))
 
 
@@ -130,18 +143,31 @@ def _render_chat(tokenizer: Any, instruction: str | None) -> tuple[str, str, lis
             "Use the style 'plain'."
         )
     user = {"role": "user", "content": f"{instruction}\n\n{_SPAN}" if instruction else _SPAN}
+    turns = [user, {"role": "assistant", "content": _ANSWER}]
     try:
-        rendered = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-        answered = tokenizer.apply_chat_template([user, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+        # With the answer rather than the generation prompt: some templates put a space before the answer, or close
+        # the thinking or open the final channel there.
+        template = tokenizer.get_chat_template()
+        template = _CLOCK + template if "strftime_now" in template else template
+        rendered = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
     except Exception as error:  # a template is a program of the model's author and may raise anything
-        raise PromptError(f"The LM's chat template failed on a user turn and an answer: {error}") from error
-    if rendered.count(_SPAN) != 1:
         raise PromptError(
-            f"Expected the LM's chat template to show the user's text once; found it {rendered.count(_SPAN)} times. "
+            f"The LM's chat template failed on a user turn and an answer: {error} Use the style 'plain'."
+        ) from error
+    for marker, what in ((_SPAN, "user's text"), (_ANSWER, "answer")):
+        if rendered.count(marker) != 1:
+            raise PromptError(
+                f"Expected the LM's chat template to show the {what} once; found it {rendered.count(marker)} "
+                "times. Use the style 'plain'."
+            )
+    before, _, rest = rendered.partition(_SPAN)
+    after, answered, following = rest.partition(_ANSWER)
+    if not answered:
+        raise PromptError(
+            "Expected the LM's chat template to show the answer after the user's text; found it before. "
             "Use the style 'plain'."
         )
-    before, after = rendered.split(_SPAN)
-    end = _tokenise(tokenizer, answered.partition(_ANSWER)[2].strip())
+    end = _tokenise(tokenizer, following.strip())
     special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     ends = [end[0]] if end and end[0] in special else _end_of_text(tokenizer)
     return before, after, ends
@@ -167,6 +193,8 @@ def _end_of_text(tokenizer: Any) -> list[int]:
     return [end]
 
 
-def _tokenise(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+def _tokenise(tokenizer: Any, text: str, **options: bool) -> list[int]:
+    if not text:
+        return []
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"]
     return ids

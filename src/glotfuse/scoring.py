@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from glotfuse.backbones.prefix_cache import continued
 from glotfuse.errors import PromptError
-from glotfuse.inputs import IGNORED, PreparedExample, collate
+from glotfuse.inputs import PreparedExample, collate
+from glotfuse.sequences import IGNORED, Sequences
 
 if TYPE_CHECKING:
-    from glotfuse.model import FusedLM, Sequences
+    from glotfuse.model import FusedLM
+
+
+_MAX_ROWS = 128
+"""Most rows, texts times label words, that continue from a copy of the cache at once: it takes memory."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,6 @@ class Classification:
     """Whether the text was cut to the length limit."""
 
 
-@torch.inference_mode()
 def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:
     """Labels prepared examples; batches hold texts of similar length, results keep the given order.
 
@@ -44,12 +50,13 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
         raise PromptError("Expected a model with labels; found one trained without. Use generate instead.")
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].encoder_ids) - len(examples[i].text_ids))
     results: dict[int, Classification] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        scores = score_labels(model, [examples[i] for i in chosen])
-        log_probabilities = torch.log_softmax(scores, dim=-1).tolist()
-        for index, row in zip(chosen, log_probabilities, strict=True):
-            results[index] = _classification(model.labels, row, examples[index].truncated)
+    with model.answering():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            scores = score_labels(model, [examples[i] for i in chosen])
+            log_probabilities = torch.log_softmax(scores, dim=-1).tolist()
+            for index, row in zip(chosen, log_probabilities, strict=True):
+                results[index] = _classification(model.labels, row, examples[index].truncated)
     return [results[i] for i in range(len(examples))]
 
 
@@ -60,81 +67,54 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     """
     batch = collate(examples, model.encoder.pad_token_id)
     sequences = model.assemble(batch)
-    lengths = sequences.mask.sum(1)
-    positions = torch.arange(sequences.mask.shape[1], device=lengths.device)
-    last = positions == lengths.unsqueeze(1) - 1  # (B,M)
     label_ids = model.label_ids
-    longest = max(len(ids) for ids in label_ids)
-    if longest > 1 and not _gap_is_exact(model, sequences, longest):
+    several = [r for r, ids in enumerate(label_ids) if len(ids) > 1]
+    if several and model.head_cache(model.prompt) is None:
         return _score_whole(model, sequences, label_ids)
-    logits, cache = model.run_lm(sequences, last)
-    if longest > 1 and cache is None:
-        return _score_whole(model, sequences, label_ids)
+    logits, cache = model.run_lm(sequences, sequences.last())
     scores = torch.log_softmax(logits, dim=-1)[:, [ids[0] for ids in label_ids]]
-    if longest > 1:
-        scores = scores + _score_rest(model, sequences, cache, label_ids)
+    at_once = max(1, _MAX_ROWS // len(examples))
+    for start in range(0, len(several), at_once):
+        chosen = several[start : start + at_once]
+        scores[:, chosen] += _score_rest(model, sequences, cache, [label_ids[r] for r in chosen])
     return scores
-
-
-def _gap_is_exact(model: FusedLM, sequences: Sequences, num_label_tokens: int) -> bool:
-    """Label tokens follow each row's padding in the cache; attention windows count that gap, masks do not."""
-    window = model.lm.sliding_window()
-    total = len(model.prompt.head_ids) + sequences.mask.shape[1] + num_label_tokens
-    return window is None or total <= window
 
 
 def _score_rest(model: FusedLM, sequences: Sequences, cache: Any, label_ids: list[list[int]]) -> Tensor:
-    """Log-probability of the label words' tokens after the first, (B,R), continuing from the batch's cache."""
-    device, (batch_size, width) = sequences.mask.device, sequences.mask.shape
-    several = [r for r, ids in enumerate(label_ids) if len(ids) > 1]
-    inputs = _padded([label_ids[r][:-1] for r in several], device)  # (R',A-1)
-    targets = _padded([label_ids[r][1:] for r in several], device)
-    num_labels, num_tokens = inputs.shape
-    num_head = len(model.prompt.head_ids)
+    """Log-probability of R label words' tokens after the first, (B,R), continuing from the batch's cache.
 
-    cache.batch_repeat_interleave(num_labels)
-    seen = torch.cat([sequences.mask.new_ones(batch_size, num_head), sequences.mask], dim=1)
-    mask = torch.cat([seen.repeat_interleave(num_labels, 0), (inputs != IGNORED).repeat(batch_size, 1)], dim=1)
-    start = (num_head + sequences.mask.sum(1)).repeat_interleave(num_labels)
-    position_ids = start.unsqueeze(1) + torch.arange(num_tokens, device=device)
-    keep = (targets != IGNORED).repeat(batch_size, 1)
+    The cached rows are padded at the right. Their padding moves to the left first, so that the label tokens
+    follow without a gap, which attention windows and ALiBi positions would count.
+    """
+    device, batch_size, num_labels = sequences.mask.device, len(sequences.mask), len(label_ids)
+    num_head = len(model.prompt.head_ids)
+    inputs = _padded([ids[:-1] for ids in label_ids], device).repeat(batch_size, 1)  # (B*R,A-1)
+    targets = _padded([ids[1:] for ids in label_ids], device).repeat(batch_size, 1)
+    seen = F.pad(sequences.mask, (num_head, 0), value=True)
+    order = seen.to(torch.uint8).argsort(dim=1, stable=True)
+    mask = torch.cat([seen.take_along_dim(order, 1).repeat_interleave(num_labels, 0), inputs != IGNORED], dim=1)
+    begin = (num_head + sequences.lengths).repeat_interleave(num_labels).unsqueeze(1)
+    keep = targets != IGNORED
     logits = model.lm.run(
-        model.lm.embed(inputs.clamp_min(0)).repeat(batch_size, 1, 1),
+        model.lm.embed(inputs.clamp_min(0)),
         keep,
-        cache=cache,
-        start=num_head + width,
+        cache=continued(cache, order, num_labels),
         attention_mask=mask.long(),
-        position_ids=position_ids,
+        position_ids=begin + torch.arange(inputs.shape[1], device=device),
     )
-    summed = _sum_targets(logits, keep, targets.repeat(batch_size, 1)).view(batch_size, num_labels)
-    scores = summed.new_zeros(batch_size, len(label_ids))
-    scores[:, several] = summed
-    return scores
+    return _sum_targets(logits, keep, targets).view(batch_size, num_labels)
 
 
 def _score_whole(model: FusedLM, sequences: Sequences, label_ids: list[list[int]]) -> Tensor:
-    """The same by a full pass per label word, for LMs whose cache cannot be continued after padding."""
-    from glotfuse.model import Sequences
-
-    device, (batch_size, width) = sequences.mask.device, sequences.mask.shape
+    """The same by a full pass per label word, where nothing is cached."""
     columns = []
     for ids in label_ids:
-        answer = torch.tensor(ids, device=device).expand(batch_size, -1)
-        mask = torch.cat([sequences.mask, torch.ones_like(answer, dtype=torch.bool)], dim=1)
-        embeddings = torch.cat([sequences.embeddings, model.lm.embed(answer).to(sequences.embeddings.dtype)], dim=1)
-        targets = torch.cat([torch.full_like(sequences.targets, IGNORED), answer], dim=1)
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-        targets = targets.take_along_dim(order, dim=1)
-        following = torch.nn.functional.pad(targets[:, 1:], (0, 1), value=IGNORED)
-        keep = following != IGNORED
-        packed = Sequences(
-            embeddings.take_along_dim(order.unsqueeze(-1), dim=1),
-            mask.take_along_dim(order, dim=1),
-            targets,
-            sequences.layer_weights,
-        )
-        logits, _ = model.run_lm(packed, keep)
-        columns.append(_sum_targets(logits, keep, following))
+        answer = torch.tensor(ids, device=sequences.mask.device).expand(len(sequences.mask), -1)
+        whole = sequences.append(model.lm.embed(answer), answer)
+        targets = whole.next_targets()
+        keep = targets != IGNORED
+        logits, _ = model.run_lm(whole, keep)
+        columns.append(_sum_targets(logits, keep, targets))
     return torch.stack(columns, dim=1)
 
 

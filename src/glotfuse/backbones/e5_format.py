@@ -25,23 +25,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glotfuse.backbones.e5_tokenizer import E5Tokenizer, build_tokenizer, build_tokenizer_config
 from glotfuse.errors import BackboneError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer, normalizers
 
 MAGIC = b"E5S1"
 BLOCK = 32
 """Values per Q4_0 block."""
 _BLOCK_BYTES = 18
-_METASPACE = "▁"
-_MASK = "<mask>"
-_END = "\x01"  # a control character: it ends a grapheme
 
 _WIDTHS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size")
@@ -62,20 +57,6 @@ _LAYER = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-
-
-@dataclass(frozen=True)
-class E5Tokenizer:
-    """The tokenizer block: Unigram pieces with log probabilities, special ids, normalisation map."""
-
-    pieces: list[str]
-    scores: list[float]
-    bos: int
-    eos: int
-    pad: int
-    unk: int
-    charsmap: dict[int, str]
-    """Code point -> replacement text; code points that are not in it stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -206,78 +187,6 @@ def _read_tensors(
     return tensors
 
 
-def build_normalizer(charsmap: Mapping[int, str]) -> normalizers.Normalizer:
-    """Replaces code point by code point as the map says, then folds runs of spaces into one.
-
-    `Precompiled` looks a whole grapheme up when it is shorter than six bytes, and then drops what follows
-    its first code point if that one is mapped (a combining mark, say). So an end of grapheme is put behind
-    mapped code points, to be deleted by the map: U+0001 always is, as in the maps of SentencePiece.
-    """
-    from tokenizers import Regex, normalizers
-
-    mapped = "".join(f"\\x{{{cp:X}}}" for cp in charsmap)
-    behind_mapped = Regex(f"(?<=[{mapped}])(?=[^\\x00-\\x7F])")
-    return normalizers.Sequence(
-        [
-            normalizers.Replace(behind_mapped, _END),
-            normalizers.Precompiled(compile_charsmap({**charsmap, ord(_END): ""})),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
-
-
-def compile_charsmap(charsmap: Mapping[int, str]) -> bytes:
-    """Packs a map as SentencePiece does: u32 size, double-array trie over UTF-8 bytes, replacement texts.
-
-    A trie node is a cell `(cell ^ base) << 10 | leaf << 8 | byte`, its children are the cells `base ^ byte`;
-    a leaf's base holds the offset of its zero-ended text. No code point's UTF-8 form begins another's, so a
-    leaf has no children, and one aligned block of 256 cells for each inner node needs no search for room.
-    The format's distances have 21 bits: room for 8,000 inner nodes, of which the real map needs about 150.
-    """
-    keys = {chr(cp).encode(): text for cp, text in charsmap.items()}
-    blocks = {b"": 1}  # the root is cell 0, its children are in block 1
-    for key in keys:
-        for length in range(1, len(key)):
-            blocks.setdefault(key[:length], len(blocks) + 1)
-    leaves = 256 * (len(blocks) + 1)
-    cells = [0] * (leaves + -(-len(keys) // 256) * 256)
-
-    def add(key: bytes, base: int, leaf: int) -> None:
-        cell = (256 * blocks[key[:-1]]) ^ key[-1] if key else 0
-        cells[cell] = (cell ^ base) << 10 | leaf << 8 | (key[-1] if key else 0)
-
-    for prefix, block in blocks.items():
-        add(prefix, 256 * block, leaf=0)
-    texts = bytearray()
-    for base, (key, text) in enumerate(keys.items(), start=leaves):
-        add(key, base, leaf=1)
-        cells[base] = 1 << 31 | len(texts)
-        texts += text.encode() + b"\0"
-    trie = struct.pack(f"<{len(cells)}I", *cells)
-    return struct.pack("<I", len(trie)) + trie + bytes(texts)
-
-
-def build_tokenizer(source: E5Tokenizer) -> Tokenizer:
-    """A Unigram tokenizer with XLM-R's special tokens: `<s> A </s>`, pairs `<s> A </s></s> B </s>`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.Unigram(list(zip(source.pieces, source.scores, strict=True)), source.unk))
-    tokenizer.normalizer = build_normalizer(source.charsmap)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_METASPACE, prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(_METASPACE, prepend_scheme="always")
-    bos, eos = source.pieces[source.bos], source.pieces[source.eos]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[bos, "$A", eos],
-        pair=[bos, "$A", eos, eos, "$B", eos],
-        special_tokens=[(bos, source.bos), (eos, source.eos)],
-    )
-    specials = [source.pieces[i] for i in sorted({source.bos, source.eos, source.pad, source.unk})]
-    tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in specials])
-    if _MASK in source.pieces:
-        tokenizer.add_special_tokens([AddedToken(_MASK, lstrip=True, special=True, normalized=False)])
-    return tokenizer
-
-
 def convert_e5(path: Path, folder: Path) -> None:
     """Writes an E5S1 file into `folder` as a `BertModel` with a fast tokenizer.
 
@@ -287,7 +196,7 @@ def convert_e5(path: Path, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     model = read_e5(path)
-    source, pieces = model.tokenizer, model.tokenizer.pieces
+    source = model.tokenizer
     save_file(model.tensors, folder / "model.safetensors", metadata={"format": "pt"})
     build_tokenizer(source).save(str(folder / "tokenizer.json"), pretty=False)
     config = {
@@ -301,15 +210,6 @@ def convert_e5(path: Path, folder: Path) -> None:
         "pad_token_id": source.pad,
         "dtype": "float32",
     }
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.sizes["max_position_embeddings"],
-        "model_input_names": ["input_ids", "attention_mask"],
-        **dict.fromkeys(("bos_token", "cls_token"), pieces[source.bos]),
-        **dict.fromkeys(("eos_token", "sep_token"), pieces[source.eos]),
-        "pad_token": pieces[source.pad],
-        "unk_token": pieces[source.unk],
-        **({"mask_token": _MASK} if _MASK in pieces else {}),
-    }
+    tokenizer_config = build_tokenizer_config(source, model.sizes["max_position_embeddings"])
     for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

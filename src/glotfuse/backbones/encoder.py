@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ class Encoder(nn.Module):
         num_layers: L, the embedding output left out.
         hidden_size: D.
         max_length: Most tokens the model takes, None when it has no limit of its own.
+
+    Raises:
+        BackboneError: `src_lang` is not a language of the tokenizer, or the tokenizer takes none.
     """
 
     def __init__(
@@ -47,6 +50,13 @@ class Encoder(nn.Module):
         self.identity = identity
         self.prefix = prefix
         self.src_lang = src_lang
+        self._languages = _language_codes(tokenizer) if hasattr(tokenizer, "src_lang") else set()
+        self._default_language = getattr(tokenizer, "src_lang", None)
+        if src_lang is not None and not self._languages:
+            raise BackboneError(
+                f"Expected no src_lang for {identity.name}, whose tokenizer takes no source language; "
+                f"found {src_lang!r}. Leave it out."
+            )
         probe = self.tokenize(["a"])
         hidden_states = self.forward(torch.tensor(probe, device=self.device), None)
         self.num_layers = len(hidden_states)
@@ -78,7 +88,7 @@ class Encoder(nn.Module):
         Raises:
             BackboneError: The tokenizer needs a source language and has none for this one.
         """
-        if _has_languages(self.tokenizer):
+        if self._languages:
             self._set_language(language)
         encoded = self.tokenizer([self.prefix + text for text in texts], add_special_tokens=True, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
@@ -99,23 +109,17 @@ class Encoder(nn.Module):
         return hidden_states[1:]
 
     def _set_language(self, language: str | None) -> None:
-        wanted = self.src_lang or language
-        if wanted is None:
-            return  # the tokenizer's own default
-        known = _language_codes(self.tokenizer)
-        code = _match_language(wanted, known)
-        if code is None:
+        wanted, known = self.src_lang or language, self._languages
+        # a tokenizer keeps the language it was last set to, and texts without one must not depend on that
+        code = self._default_language if wanted is None else _match_language(wanted, known)
+        if wanted is not None and code is None:
             raise BackboneError(
                 f"The tokenizer of {self.identity.name} needs a source language out of its {len(known)} codes "
                 f"(such as {', '.join(sorted(known)[:5])}); found {wanted!r}.{did_you_mean(wanted, known)} "
                 "Name it with the encoder option src_lang, or correct the language code."
             )
-        if getattr(self.tokenizer, "src_lang", None) != code:
+        if self.tokenizer.src_lang != code:
             self.tokenizer.src_lang = code
-
-
-def _has_languages(tokenizer: Any) -> bool:
-    return hasattr(tokenizer, "src_lang") and bool(_language_codes(tokenizer))
 
 
 def _language_codes(tokenizer: Any) -> set[str]:
@@ -124,9 +128,8 @@ def _language_codes(tokenizer: Any) -> set[str]:
         table = getattr(tokenizer, attribute, None)
         if table:
             return {str(code) for code in table}
-    specials: Iterable[Any] = getattr(tokenizer, "additional_special_tokens", None) or getattr(
-        tokenizer, "extra_special_tokens", ()
-    )
+    specials = getattr(tokenizer, "additional_special_tokens", None)  # its name before transformers 5
+    specials = specials or getattr(tokenizer, "extra_special_tokens", None) or ()
     codes = {str(token).strip("_") for token in specials}
     return {code for code in codes if 2 <= len(code.split("_")[0]) <= 3}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,8 @@ def _hash_file(file: Path, memory: Path | None) -> str:
 
 def _read_memory(memory: Path | None) -> dict[str, str]:
     try:
-        return dict(json.loads(memory.read_text("utf8"))) if memory else {}
+        known = json.loads(memory.read_text("utf8")) if memory else {}
+        return known if isinstance(known, dict) else {}
     except (OSError, ValueError):
         return {}  # only a saving of time: an unreadable memory is as good as none
 
@@ -96,7 +98,7 @@ def _write_memory(memory: Path | None, known: dict[str, str]) -> None:
         return
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_suffix(f".{id(known)}.tmp")
+        partial = memory.with_suffix(f".{os.getpid()}.tmp")
         partial.write_text(json.dumps(known, indent=1), "utf8")
         partial.replace(memory)
     except OSError:

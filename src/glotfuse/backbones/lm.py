@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.prefix_cache import PrefixCache
@@ -20,6 +21,8 @@ from glotfuse.errors import BackboneError
 logger = logging.getLogger(__name__)
 
 _RMS_SAMPLE = 4096
+_NOT_CACHEABLE = (BackboneError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError)
+"""What LMs with recurrent states or a cache of their own raise when given keys and values."""
 
 
 class LM(nn.Module):
@@ -34,9 +37,11 @@ class LM(nn.Module):
         embedding_size: H, the width of what the LM takes as `inputs_embeds`.
         embedding_rms: Root mean square of its embeddings of ordinary tokens, measured by running the embedding
             module (some families scale there, so the weight table alone would not tell).
+        takes_positions: Whether its forward takes `position_ids` (ALiBi and recurrent LMs do not).
+        selects_logits: Whether it computes logits at given positions only.
 
     Raises:
-        BackboneError: The model is not causal.
+        BackboneError: The model is not causal, or does not read embeddings as it reads tokens.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, identity: BackboneIdentity):
@@ -45,20 +50,25 @@ class LM(nn.Module):
         self.tokenizer = tokenizer
         self.identity = identity
         self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        sample = self._ordinary_embeddings()
+        ids = self._ordinary_ids()
+        sample = self.embed(ids)
         self.embedding_size = int(sample.shape[-1])
         self.embedding_rms = float(sample.float().pow(2).mean().sqrt())
+        self.selects_logits = self._probe_selection(sample)
         self._check_causal(sample)
+        self._check_embeddings(ids)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        return next(self.model.parameters()).dtype
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
 
     def train(self, mode: bool = True) -> LM:
         """Stays in evaluation mode: frozen means frozen."""
@@ -94,18 +104,20 @@ class LM(nn.Module):
         """
         if position_ids is None:
             position_ids = torch.arange(start, start + embeds.shape[1], device=embeds.device).unsqueeze(0)
-        positions = {"position_ids": position_ids} if self.takes_positions else {}
+        options: dict[str, Any] = {"position_ids": position_ids} if self.takes_positions else {}
+        if self.selects_logits:
+            options["logits_to_keep"] = keep
+        if cache is not None:
+            options["past_key_values"] = cache
         output = self.model(
             inputs_embeds=embeds.to(self.dtype),
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=cache is not None,
-            logits_to_keep=keep,
             return_dict=True,
-            **positions,
+            **options,
         )
-        logits: Tensor = output.logits.float()
-        return logits
+        logits: Tensor = output.logits if self.selects_logits else output.logits[keep]
+        return logits.float()
 
     @torch.no_grad()
     def cache_prefix(self, prefix_ids: list[int]) -> PrefixCache | None:
@@ -115,46 +127,57 @@ class LM(nn.Module):
         give after the head itself.
         """
         prefix = self.embed(torch.tensor([prefix_ids], device=self.device))
-        try:
-            prefix_cache = PrefixCache.compute(self.model, prefix)
-        except (BackboneError, TypeError) as error:
-            logger.warning("Prompt head not cached: %s", error)
-            return None
-        after = self._ordinary_embeddings()[:3].unsqueeze(0).to(prefix.dtype)
-        whole = torch.cat([prefix, after], dim=1)
-        last = torch.zeros(whole.shape[:2], dtype=torch.bool, device=whole.device)
+        after = self.embed(self._ordinary_ids()[:3]).unsqueeze(0)
+        last = torch.zeros(after.shape[:2], dtype=torch.bool, device=after.device)
         last[:, -1] = True
-        expected = self.run(whole, last)
-        found = self.run(after, last[:, -3:], cache=prefix_cache.expand(1), start=len(prefix_ids))
-        tolerance = 1e-3 if self.dtype == torch.float32 else 5e-2
-        difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1.0))
-        if difference > tolerance:
+        try:
+            prefix_cache = PrefixCache.compute(self.run, prefix)
+            found = self.run(after, last, cache=prefix_cache.expand(1), start=len(prefix_ids))
+        except _NOT_CACHEABLE as error:
             logger.warning(
-                "Prompt head not cached: with cached keys and values %s gives logits that differ by %.1e.",
+                "Prompt head not cached, but read anew in every batch: %s: %s", type(self.model).__name__, error
+            )
+            return None
+        expected = self.run(torch.cat([prefix, after], dim=1), F.pad(last, (len(prefix_ids), 0)))
+        difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1.0))
+        if not difference <= self._tolerance:
+            logger.warning(
+                "Prompt head not cached, but read anew in every batch: from cached keys and values %s gives "
+                "logits that differ by %.1e.",
                 type(self.model).__name__,
                 difference,
             )
             return None
         return prefix_cache
 
-    def sliding_window(self) -> int | None:
-        """The smallest attention window of any layer, in tokens; None when all layers see everything."""
-        config = self.model.config.get_text_config(decoder=True)
-        layer_types = getattr(config, "layer_types", None)
-        if layer_types is not None and not any("sliding" in t or "chunked" in t for t in layer_types):
-            return None
-        windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        found = [window for window in windows if window]
-        return min(found) if found else None
+    @property
+    def _tolerance(self) -> float:
+        """Relative difference of logits that rounding can explain."""
+        return 1e-3 if self.dtype == torch.float32 else 5e-2
+
+    def _ordinary_ids(self) -> Tensor:
+        """Up to 4,096 ordinary tokens, evenly spread over the vocabulary, (n,)."""
+        size = min(self.model.get_input_embeddings().weight.shape[0], len(self.tokenizer))
+        special = set(getattr(self.tokenizer, "all_special_ids", ()))
+        ids = [i for i in range(0, size, max(1, size // _RMS_SAMPLE)) if i not in special]
+        return torch.tensor(ids or [0], device=self.device)
 
     @torch.no_grad()
-    def _ordinary_embeddings(self) -> Tensor:
-        """Embeddings of up to 4,096 ordinary tokens, evenly spread over the vocabulary, (n,H)."""
-        size = self.model.get_input_embeddings().weight.shape[0]
-        special = set(getattr(self.tokenizer, "all_special_ids", ()))
-        step = max(1, size // _RMS_SAMPLE)
-        ids = [i for i in range(0, min(size, len(self.tokenizer)), step) if i not in special]
-        return self.embed(torch.tensor(ids or [0], device=self.device))
+    def _probe_selection(self, sample: Tensor) -> bool:
+        """Whether `logits_to_keep` takes a mask: transformers 5.22 and newer, nearly all families."""
+        if "logits_to_keep" not in inspect.signature(self.model.forward).parameters:
+            return False
+        keep = torch.tensor([[True, False], [False, True]], device=sample.device)
+        self.selects_logits = True
+        try:
+            return self.run(sample[:1].expand(2, 2, -1), keep).ndim == 2
+        except (IndexError, RuntimeError, TypeError):
+            logger.warning(
+                "%s computes logits at all positions, for it cannot be told which are read. "
+                "transformers 5.22 or newer may spare memory and time.",
+                type(self.model).__name__,
+            )
+            return False
 
     @torch.no_grad()
     def _check_causal(self, sample: Tensor) -> None:
@@ -163,8 +186,21 @@ class LM(nn.Module):
         embeds = torch.stack([torch.stack([first, second]), torch.stack([first, third])])
         keep = torch.tensor([[True, False]] * 2, device=embeds.device)
         logits = self.run(embeds, keep)
-        if not torch.allclose(logits[0], logits[1], atol=1e-3, rtol=1e-3):
+        if not torch.allclose(logits[0], logits[1], atol=self._tolerance, rtol=self._tolerance):
             raise BackboneError(
                 f"Expected a causal LM; found {type(self.model).__name__} in {self.identity.name}, in which later "
                 "tokens change earlier ones. Use it as the encoder, and a decoder-only model as the LM."
+            )
+
+    @torch.no_grad()
+    def _check_embeddings(self, ids: Tensor) -> None:
+        """Embeddings in place of tokens must give the same logits."""
+        few = ids[1:4].unsqueeze(0)
+        expected = self.model(input_ids=few, use_cache=False, return_dict=True).logits[0].float()
+        found = self.run(self.embed(few), torch.ones_like(few, dtype=torch.bool))
+        if not torch.allclose(expected, found, atol=self._tolerance, rtol=self._tolerance):
+            raise BackboneError(
+                f"Expected an LM that reads embeddings as it reads tokens; found {type(self.model).__name__} in "
+                f"{self.identity.name}, which gives other logits for the embeddings of the same tokens. It cannot "
+                "read an encoder's span: choose another LM."
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 
 from glotfuse.backbones import bundled
 from glotfuse.backbones.encoder import Encoder
@@ -46,7 +47,9 @@ def resolve_device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"Expected a device of this machine (auto, cpu, cuda, mps); found {device!r}: {error}") from None
+        raise ConfigError(
+            f"Expected a device of this machine (auto, cpu, cuda, mps); found {device!r}: {_first_line(error)}"
+        ) from None
 
 
 def load_encoder(
@@ -69,8 +72,11 @@ def load_encoder(
     """
     from transformers import AutoModel
 
-    model, tokenizer, identity = _load(name, options or BackboneOptions(), AutoModel, "an encoder")
-    return Encoder(model, tokenizer, identity, prefix=prefix, src_lang=src_lang)
+    loaded = _load(name, options or BackboneOptions(), AutoModel, "an encoder")
+    encoder = Encoder(loaded.model, loaded.tokenizer, loaded.identity, prefix=prefix, src_lang=src_lang)
+    encoder.identity = replace(loaded.identity, hidden_size=encoder.hidden_size)
+    _refuse_missing(loaded, [key for key in loaded.missing if "pooler" not in key])
+    return encoder
 
 
 def load_lm(name: str, options: BackboneOptions | None = None) -> LM:
@@ -85,49 +91,73 @@ def load_lm(name: str, options: BackboneOptions | None = None) -> LM:
     """
     from transformers import AutoModelForCausalLM
 
-    model, tokenizer, identity = _load(name, options or BackboneOptions(), AutoModelForCausalLM, "a causal LM")
-    return LM(model, tokenizer, identity)
+    loaded = _load(name, options or BackboneOptions(), AutoModelForCausalLM, "a causal LM")
+    lm = LM(loaded.model, loaded.tokenizer, loaded.identity)
+    _refuse_missing(loaded, loaded.missing)
+    return lm
 
 
-def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> tuple[Any, Any, BackboneIdentity]:
+class _Loaded(NamedTuple):
+    model: Any
+    tokenizer: Any
+    identity: BackboneIdentity
+    missing: list[str]
+    """Weights of the model that its files do not have."""
+
+
+def _refuse_missing(loaded: _Loaded, missing: list[str]) -> None:
+    """Refuses a model whose missing weights transformers filled with random numbers."""
+    if missing:
+        raise BackboneError(
+            f"Expected all weights of {loaded.identity.architecture} in {loaded.identity.name!r}; found "
+            f"{len(missing)} missing, such as {missing[0]}. Its files belong to another kind of model or are "
+            "not whole: choose another model, or fetch it again."
+        )
+
+
+def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _Loaded:
     from transformers import AutoConfig, AutoTokenizer
 
     source = str(bundled.resolve(name)) if bundled.is_bundled(name) else name
     device = resolve_device(options.device)
     hub: dict[str, Any] = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
+    model_options: dict[str, Any] = {"dtype": _dtype(options.dtype, device), "output_loading_info": True}
     if options.attn_implementation:
-        model_options = {"attn_implementation": options.attn_implementation}
-    else:
-        model_options = {}
+        model_options["attn_implementation"] = options.attn_implementation
     try:
         config = AutoConfig.from_pretrained(source, **hub)
-        if auto_class.__name__ == "AutoModelForCausalLM" and getattr(config, "is_encoder_decoder", False):
+        snapshot = None if Path(source).is_dir() else _snapshot(source, options.revision)
+        if snapshot is not None:
+            hub["revision"] = snapshot.name  # weights and tokenizer of the same commit
+        is_encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+        if is_encoder_decoder and kind == "a causal LM":
             raise BackboneError(
                 f"Expected a causal LM; found the encoder-decoder model {type(config).__name__} in {name!r}. "
                 "Use it as the encoder, and a decoder-only model as the LM."
             )
-        model = auto_class.from_pretrained(source, dtype=_dtype(options.dtype, device), **model_options, **hub)
+        model, found = auto_class.from_pretrained(source, **model_options, **hub)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-    except BackboneError:
-        raise
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, BackboneError):
+            raise
         where = "folder" if Path(source).exists() else "hub id (nothing by that name is on this disk)"
+        known = ", ".join(bundled.PREFIX + each for each in bundled.BUNDLED)
         raise BackboneError(
-            f"Expected {kind} that transformers can load as a hub id, a local folder or one of "
-            f"{', '.join('bundled:' + n for n in bundled.BUNDLED)}; found {name!r}, a {where}. "
-            f"transformers says: {_first_line(error)}"
+            f"Expected {kind} that transformers can load as a hub id, a local folder or one of {known}; found "
+            f"{name!r}, a {where}. transformers says: {_first_line(error)}"
         ) from error
-    revision = getattr(model.config, "_commit_hash", None)
-    if auto_class.__name__ == "AutoModel" and model.config.is_encoder_decoder:
+    missing = sorted(found["missing_keys"])
+    if is_encoder_decoder:
         model = model.get_encoder()
+        missing = [key for key in missing if not key.startswith("decoder.")]
     identity = BackboneIdentity(
         name=name,
-        revision=revision,
-        sha256=_weights_hash(source, revision, model),
+        revision=snapshot.name if snapshot is not None else None,
+        sha256=hash_folder(snapshot or Path(source), bundled.cache_dir() / "weight-hashes.json") or hash_module(model),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
     )
-    return model.to(device), tokenizer, identity
+    return _Loaded(model.to(device), tokenizer, identity, missing)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype | str:
@@ -138,13 +168,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     return _DTYPES[name]
 
 
-def _weights_hash(source: str, revision: str | None, model: Any) -> str:
-    folder = Path(source)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """Folder of a hub model in the hub's cache, named after its commit; None where the hub has no cache."""
+    from huggingface_hub import try_to_load_from_cache
 
-        folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
-    return hash_folder(folder, bundled.cache_dir() / "weight-hashes.json") or hash_module(model)
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ Shapes: C prefix tokens, B batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,43 +31,58 @@ class PrefixCache:
 
     @classmethod
     @torch.no_grad()
-    def compute(cls, model: Any, prefix_embeds: Tensor) -> PrefixCache:
-        """Runs `model` over prefix embeddings (1,C,H).
+    def compute(cls, run: Callable[..., Tensor], prefix_embeds: Tensor) -> PrefixCache:
+        """Runs an LM over prefix embeddings (1,C,H); `run` is its `LM.run`.
 
         Raises:
-            BackboneError: The model keeps something else than keys and values per layer (recurrent states).
+            BackboneError: It keeps something else than keys and values per layer (recurrent states).
         """
         from transformers import DynamicCache
 
         length = prefix_embeds.shape[1]
         cache = DynamicCache()  # without config: every layer keeps all C positions, sliding windows too
-        positions = torch.arange(length, device=prefix_embeds.device).unsqueeze(0)
-        model(
-            inputs_embeds=prefix_embeds,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        last = torch.arange(length, device=prefix_embeds.device).unsqueeze(0) == length - 1
+        run(prefix_embeds, last, cache=cache)
         layers = []
         for layer in cache.layers:
             keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
             if keys is None or values is None or keys.shape[-2] != length:
                 raise BackboneError(
-                    f"Expected keys and values of {length} positions in every layer of {type(model).__name__}; "
-                    f"found {type(layer).__name__} without them. The prompt head is recomputed instead."
+                    f"Expected keys and values of {length} positions in every layer; "
+                    f"found {type(layer).__name__} without them."
                 )
             layers.append((keys.detach(), values.detach()))
         if not layers:
-            raise BackboneError(f"{type(model).__name__} filled no key-value cache.")
+            raise BackboneError("Expected the LM to fill a key-value cache; found it empty.")
         return cls(layers)
 
     def expand(self, batch_size: int) -> Any:
-        """A cache for one batch of B rows: views of the prefix that the batch's own keys are appended to."""
-        from transformers import DynamicCache
+        """A cache for one batch of B rows, to which the batch's own keys and values are appended."""
+        shape = (batch_size, -1, -1, -1)
+        return _filled([(keys.expand(shape), values.expand(shape)) for keys, values in self.layers])
 
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(self.layers):
-            shape = (batch_size, -1, -1, -1)
-            cache.update(keys.expand(shape), values.expand(shape), index)
-        return cache
+
+def continued(cache: Any, order: Tensor, repeats: int) -> Any:
+    """A copy of a batch's cache with its positions in another order and each row repeated.
+
+    Args:
+        cache: Of B rows; it stays as it is.
+        order: (B,S), per row the cached positions in their new order.
+        repeats: How often each row appears, one copy after the other.
+    """
+    index = order[:, None, :, None]  # (B,1,S,1): the same for all heads
+    return _filled(
+        [
+            tuple(x.take_along_dim(index, dim=2).repeat_interleave(repeats, dim=0) for x in (layer.keys, layer.values))
+            for layer in cache.layers
+        ]
+    )
+
+
+def _filled(layers: Iterable[tuple[Tensor, ...]]) -> Any:
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(keys, values, index)
+    return cache

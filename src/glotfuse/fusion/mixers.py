@@ -1,8 +1,9 @@
 """Mixers: from the hidden states of all encoder layers to one state per token.
 
-Shapes: B batch, T encoder tokens, L encoder layers (the embedding output is left out), D encoder width, N heads.
-A mixer reads L tensors (B,T,D) and a mask (B,T), true for real tokens. It returns the mixed states (B,T,D) and
-its layer weights, (L,) or (B,T,L), which sum to one over L. Padding tokens get zero states and zero weights.
+Shapes: B batch, T encoder tokens, L encoder layers (the embedding output is left out), D encoder width,
+N heads. A mixer reads L tensors (B,T,D) and a mask (B,T), true for real tokens. It returns the mixed states
+(B,T,D) and its layer weights, (L,) or (B,T,L), which sum to one over L. Padding tokens get zero states, and zero
+weights where weights are per token.
 
 Sources: Puranegedara et al. 2025, arXiv 2508.09091 (global and transformer softmax); Yoon et al. 2024,
 arXiv 2401.10695 (last layer).
@@ -136,11 +137,11 @@ class GlobalSoftmax(Mixer):
 class TransformerSoftmax(Mixer):
     """Weights per token, from one Transformer encoder layer over the token's own layer states.
 
-    Textbook form: for each token, [cls, x_1 + p_1, ..., x_L + p_L] passes through a post-norm encoder layer; the
-    output at cls passes through a linear map D -> L and a softmax. Only that one output is read and its query is
-    a constant, so this class computes the same with one query for all tokens: keys are never projected (the query
-    is folded through the key projection), values are averaged before their projection, and the rest runs once per
-    token. Without dropout this equals the textbook form to rounding; with dropout, in distribution.
+    Textbook form: for each token, [cls, x_1 + p_1, ..., x_L + p_L] passes through a post-norm encoder layer;
+    the output at cls passes through a linear map D -> L and a softmax. Only that one output is read and its query
+    is a constant, so this class computes the same with one query for all tokens: keys are never projected (the
+    query is folded through the key projection), values are averaged before their projection, and the rest runs
+    once per token. Without dropout this equals the textbook form to rounding; with dropout, in distribution.
 
     Args:
         num_layers: L.
@@ -161,6 +162,8 @@ class TransformerSoftmax(Mixer):
         super().__init__(num_layers, hidden_size)
         if num_heads < 1 or hidden_size % num_heads:
             raise ConfigError(f"Expected num_heads to divide the encoder width {hidden_size}; found {num_heads}.")
+        if feedforward_size < 1:
+            raise ConfigError(f"Expected a feedforward_size of at least 1; found {feedforward_size}.")
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"Expected a dropout in [0, 1); found {dropout}.")
         self.num_heads = num_heads

@@ -1,6 +1,7 @@
 """Fusion: mixer, projector and boundary, from encoder hidden states to the span in the LM's embedding space.
 
-Shapes: B batch, T encoder tokens, L encoder layers, D encoder width, S span positions without boundary, H LM width.
+Shapes: B batch, T encoder tokens, L encoder layers, D encoder width, S span positions without boundary, H LM
+width.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glotfuse.errors import ConfigError
-from glotfuse.fusion.mixers import MIXERS
+from glotfuse.errors import ConfigError, did_you_mean
+from glotfuse.fusion.mixers import MIXERS, MixerOutput
 from glotfuse.fusion.projectors import PROJECTORS
 
 LAYER_NORMS = ("none", "rms", "layer")
@@ -47,8 +48,8 @@ class Fusion(nn.Module):
             two when layers are mixed: their intermediate states are raw residual sums that grow with depth.
         match_scale: Root mean square that every projected vector is brought to, that of the LM's own token
             embeddings; None leaves the projector's output as it is.
-        boundary: Start of the learned vector that ends the span: `zeros` (the paper) or `normal` (LangBridge's
-            N(0,1), times `match_scale` where that is given).
+        boundary: Start of the learned vector that ends the span: `zeros` (the paper) or `normal`
+            (LangBridge's N(0,1), times `match_scale` where that is given).
 
     Raises:
         ConfigError: An unknown name or option.
@@ -69,17 +70,16 @@ class Fusion(nn.Module):
         boundary: str = "zeros",
     ):
         super().__init__()
-        if layer_norm not in LAYER_NORMS:
-            raise ConfigError(f"Expected layer_norm out of {', '.join(LAYER_NORMS)}; found {layer_norm!r}.")
-        if boundary not in BOUNDARIES:
-            raise ConfigError(f"Expected boundary out of {', '.join(BOUNDARIES)}; found {boundary!r}.")
+        for key, value, known in (("layer_norm", layer_norm, LAYER_NORMS), ("boundary", boundary, BOUNDARIES)):
+            if value not in known:
+                raise ConfigError(
+                    f"Expected {key} out of {', '.join(known)}; found {value!r}.{did_you_mean(value, known)}"
+                )
         self.num_layers = num_layers
         self.layer_norm = layer_norm
         self.match_scale = match_scale
         self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
-        self.projector = PROJECTORS.build(
-            projector, projector_options, encoder_size=encoder_size, lm_size=lm_size
-        )
+        self.projector = PROJECTORS.build(projector, projector_options, encoder_size=encoder_size, lm_size=lm_size)
         start = torch.zeros(lm_size) if boundary == "zeros" else torch.randn(lm_size) * (match_scale or 1.0)
         self.boundary = nn.Parameter(start)
 
@@ -90,19 +90,25 @@ class Fusion(nn.Module):
             hidden_states: L tensors (B,T,D), the embedding output left out.
             mask: (B,T), true for real tokens, which come first in every row.
         """
-        assert len(hidden_states) == self.num_layers, (len(hidden_states), self.num_layers)
         mask = mask.bool()
-        states = [self._normalise(x.to(self.boundary.dtype)) for x in hidden_states]
-        mixed, layer_weights = self.mixer(states, mask)
+        mixed, layer_weights = self.mix(hidden_states, mask)
         embeddings, lengths = self.projector(mixed, mask)
         if self.match_scale is not None:
-            embeddings = F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6) * self.match_scale
+            # A larger eps would leave small projections, which a fresh projector may well give, off the scale.
+            embeddings = F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-12) * self.match_scale
         positions = torch.arange(embeddings.shape[1] + 1, device=embeddings.device)
         is_boundary = (positions == lengths.unsqueeze(1)).unsqueeze(-1)  # (B,S+1,1)
         span_mask = positions <= lengths.unsqueeze(1)
         embeddings = F.pad(embeddings, (0, 0, 0, 1))
         embeddings = torch.where(is_boundary, self.boundary.to(embeddings.dtype), embeddings)
         return Span(embeddings * span_mask.unsqueeze(-1), span_mask, layer_weights)
+
+    def mix(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
+        """The first half alone: normalises L tensors (B,T,D) and mixes them."""
+        assert len(hidden_states) == self.num_layers, (len(hidden_states), self.num_layers)
+        states = [self._normalise(x.to(self.boundary.dtype)) for x in hidden_states]
+        output: MixerOutput = self.mixer(states, mask)
+        return output
 
     def _normalise(self, states: Tensor) -> Tensor:
         width = states.shape[-1:]

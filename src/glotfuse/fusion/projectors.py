@@ -1,8 +1,8 @@
 """Projectors: from mixed encoder states to the LM's input width.
 
-Shapes: B batch, T encoder tokens, S span positions (T, or a fixed number of latents), D encoder width, H LM width.
-A projector reads mixed states (B,T,D) and a mask (B,T), and returns (B,S,H) with the number of valid positions
-per row, (B,). Valid positions come first.
+Shapes: B batch, T encoder tokens, S span positions (T, or a fixed number of latents), D encoder width, H LM
+width. A projector reads mixed states (B,T,D) and a mask (B,T), and returns (B,S,H) with the number of valid
+positions per row, (B,). Valid positions come first.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class MLPProjector(Projector):
 
     def __init__(self, encoder_size: int, lm_size: int, inner_size: int | None = None):
         super().__init__(encoder_size, lm_size)
-        inner = inner_size or lm_size
+        inner = lm_size if inner_size is None else inner_size
+        if inner < 1:
+            raise ConfigError(f"Expected inner_size of at least 1; found {inner}.")
         self.map = nn.Sequential(nn.Linear(encoder_size, inner), nn.GELU(), nn.Linear(inner, lm_size))
 
     def forward(self, mixed: Tensor, mask: Tensor) -> Projected:
@@ -83,7 +85,9 @@ class MLPProjector(Projector):
 
 @register_projector("perceiver")
 class PerceiverProjector(Projector):
-    """A fixed number of latents that read the tokens by cross-attention (Jaegle et al. 2021, arXiv 2103.03206).
+    """A fixed number of latents that read the tokens by cross-attention.
+
+    Source: Jaegle et al. 2021, arXiv 2103.03206.
 
     Args:
         encoder_size: D.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from glotfuse.errors import ConfigError, did_you_mean
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class Registry(Generic[ModuleT]):
@@ -50,15 +53,16 @@ class Registry(Generic[ModuleT]):
         return self._classes[name]
 
     def options(self, name: str) -> dict[str, Any]:
-        """The options that `name` takes, with their defaults."""
-        parameters = inspect.signature(self[name].__init__).parameters
-        return {key: p.default for key, p in parameters.items() if key != "self" and key not in self._sizes}
+        """The options that `name` takes, with their defaults (`inspect.Parameter.empty` where there is none)."""
+        parameters = inspect.signature(self[name]).parameters
+        named = {key: p for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        return {key: p.default for key, p in named.items() if key not in self._sizes}
 
     def build(self, name: str, options: dict[str, Any] | None = None, **sizes: int) -> ModuleT:
         """Builds the module `name`.
 
         Raises:
-            ConfigError: The name or an option is unknown, or a value is out of range.
+            ConfigError: An option is missing, the name or an option is unknown, or a value does not fit.
         """
         options = options or {}
         known = self.options(name)
@@ -66,7 +70,29 @@ class Registry(Generic[ModuleT]):
             if key not in known:
                 expected = ", ".join(known) or "none"
                 raise ConfigError(
-                    f"The {self.kind} {name!r} takes the options: {expected}; found {key!r}."
-                    f"{did_you_mean(key, known)}"
+                    f"The {self.kind} {name!r} takes the options: {expected}; found {key!r}.{did_you_mean(key, known)}"
                 )
-        return self[name](**sizes, **options)
+        for key, default in known.items():
+            if default is inspect.Parameter.empty and key not in options:
+                raise ConfigError(f"The {self.kind} {name!r} needs the option {key!r}; found none.")
+        hints = _annotations(self[name])
+        values = {key: self._checked(name, key, value, hints.get(key)) for key, value in options.items()}
+        return self[name](**sizes, **values)
+
+    def _checked(self, name: str, key: str, value: Any, hint: Any) -> Any:
+        """The value as the type of its annotation: YAML reads `1e-1` as text."""
+        if any(part not in _PLAIN for part in get_args(hint) or (hint,)):
+            return value
+        try:
+            return TypeAdapter(hint).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise ConfigError(f"The {self.kind} option {name}.{key}: {message}; found {value!r}.") from None
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(cls, eval_str=True).parameters
+    except NameError:  # annotated with a name that only type checkers see
+        return {}
+    return {key: parameter.annotation for key, parameter in parameters.items()}

@@ -1,0 +1,45 @@
+# Everything a fresh machine needs: `make quickstart` and `make test` build the environment themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/quickstart
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install quickstart test slow check format clean
+
+help:
+	@echo "make quickstart  install, train on the bundled models and data, print the per-language table"
+	@echo "make test        install, run the default tests (offline, a few minutes)"
+	@echo "make slow        tests on the bundled models"
+	@echo "make check       lint, formatting, types, import rules"
+	@echo "make clean       remove the environment"
+
+# constraints.txt pins every version. For torch it takes the CPU build where pip is set up to find one.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)
+
+quickstart: $(INSTALLED)
+	$(BIN)/glotfuse quickstart --out $(OUT)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)

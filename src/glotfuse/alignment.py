@@ -1,0 +1,146 @@
+"""Warm start of the projector: the span begins as a rough rendering of the text in the LM's own embeddings.
+
+For English text the same characters are tokens of both models. Before training, the linear projector is set to the
+ridge regression from each encoder token's mixed state to the mean LM embedding of the LM tokens that cover the same
+characters. Only unlabelled English text is used, no gradient, and a few seconds. Training then starts from vectors
+that the LM can read, instead of having to find its embedding space from the answers' loss alone.
+
+Shapes: D encoder width, H LM width, n aligned tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glotfuse.errors import ConfigError
+from glotfuse.fusion.projectors import LinearProjector
+from glotfuse.model import FusedLM
+
+_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What the warm start found."""
+
+    num_tokens: int
+    """Encoder tokens that share characters with LM tokens."""
+    explained_variance: float
+    """Share of the LM embeddings' variance that the regression explains, at most 1."""
+
+
+@torch.no_grad()
+def align(
+    model: FusedLM,
+    texts: Sequence[str],
+    *,
+    ridge: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> AlignmentReport:
+    """Sets the model's linear projector by ridge regression on English texts.
+
+    Args:
+        model: A model with the `linear` projector.
+        texts: English texts as the encoder reads them.
+        ridge: Regularisation, relative to the mean diagonal of the states' second moments.
+        progress: Called with the numbers of texts done and in all.
+
+    Raises:
+        ConfigError: The projector is not linear, or a tokenizer does not tell which characters its tokens cover.
+    """
+    projector = model.fusion.projector
+    if not isinstance(projector, LinearProjector):
+        raise ConfigError(
+            f"Expected the projector 'linear' for the warm start 'align'; found {type(projector).__name__}. "
+            "Set fusion.warm_start to 'none'."
+        )
+    for owner, tokenizer in (("encoder", model.encoder.tokenizer), ("LM", model.lm.tokenizer)):
+        if not getattr(tokenizer, "is_fast", False):
+            raise ConfigError(
+                f"Expected a fast tokenizer of the {owner} for the warm start 'align', which needs character "
+                f"offsets; found {type(tokenizer).__name__}. Set fusion.warm_start to 'none'."
+            )
+    was_training = model.training
+    model.eval()
+    width, lm_width = projector.encoder_size, projector.lm_size
+    moments = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+    products = torch.zeros(width + 1, lm_width, dtype=torch.float64)
+    target_sum, target_square, count = torch.zeros(lm_width, dtype=torch.float64), 0.0, 0
+    for start in range(0, len(texts), _BATCH_SIZE):
+        states, targets = _aligned(model, texts[start : start + _BATCH_SIZE])
+        states = torch.cat([states, torch.ones(len(states), 1, dtype=torch.float64)], dim=1)
+        moments += states.T @ states
+        products += states.T @ targets
+        target_sum += targets.sum(0)
+        target_square += float(targets.pow(2).sum())
+        count += len(states)
+        if progress is not None:
+            progress(min(start + _BATCH_SIZE, len(texts)), len(texts))
+    if count <= width:
+        raise ConfigError(
+            f"Expected more than {width} aligned tokens for the warm start 'align', the encoder's width; found "
+            f"{count}. Give more training text, or set fusion.warm_start to 'none'."
+        )
+    penalty = ridge * moments.diagonal().mean() * torch.eye(width + 1, dtype=torch.float64)
+    weights = torch.linalg.solve(moments + penalty, products)  # (D+1,H)
+    projector.map.weight.copy_(weights[:-1].T)
+    projector.map.bias.copy_(weights[-1])
+    model.train(was_training)
+    residual = (
+        target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
+    )
+    variance = target_square - float(target_sum.pow(2).sum()) / count
+    return AlignmentReport(count, 1.0 - residual / variance)
+
+
+def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Mixed states (n,D) and mean LM embeddings (n,H) of the tokens that share characters, in float64."""
+    encoder, prefix = model.encoder, model.encoder.prefix
+    read = encoder.tokenizer(
+        [prefix + text for text in texts],
+        padding=True,
+        truncation=True,
+        max_length=model.reader.max_length,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    mask = read["attention_mask"].bool()
+    hidden_states = [x.to(model.device) for x in encoder(read["input_ids"], mask)]
+    mixed = model.fusion.mix(hidden_states, mask.to(model.device)).mixed.double().cpu()
+    heard = model.lm.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    states, targets = [], []
+    for row in range(len(texts)):
+        embeddings = model.lm.embed(torch.tensor(heard["input_ids"][row], dtype=torch.long)).double().cpu()
+        offsets = [
+            (start - len(prefix), end - len(prefix)) for start, end in read["offset_mapping"][row].tolist()
+        ]
+        for column, covering in _overlaps(offsets, heard["offset_mapping"][row]):
+            if mask[row, column]:
+                states.append(mixed[row, column])
+                targets.append(embeddings[covering].mean(0))
+    empty = torch.zeros(0, dtype=torch.float64)
+    return (
+        (torch.stack(states), torch.stack(targets))
+        if states
+        else (
+            empty.view(0, mixed.shape[-1]),
+            empty.view(0, model.fusion.projector.lm_size),
+        )
+    )
+
+
+def _overlaps(spans: Sequence[tuple[int, int]], others: Sequence[Any]) -> list[tuple[int, list[int]]]:
+    """For each span with characters of its own, its index and the indices of the others that share some."""
+    found = []
+    for index, (start, end) in enumerate(spans):
+        if start < 0 or end <= start:
+            continue  # special tokens and the prefix
+        covering = [i for i, (a, b) in enumerate(others) if a < end and b > start]
+        if covering:
+            found.append((index, covering))
+    return found

@@ -1,0 +1,254 @@
+"""Checkpoints: fusion weights (safetensors), config and the backbones' identity (JSON). Never pickle.
+
+A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`. The config names the hash of
+the weights, so a damaged or mixed-up file is found out; the backbones are fetched by recorded name and revision and
+compared by the hash of their own weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensors_to_bytes
+
+from glotfuse.assembly import build_model
+from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm
+from glotfuse.config import FusionConfig, PromptConfig, section_from_dict
+from glotfuse.errors import CheckpointError
+from glotfuse.model import FusedLM
+
+FORMAT = 1
+WEIGHTS, CONFIG, RECORD = "fusion.safetensors", "config.json", "training.json"
+
+
+def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) -> None:
+    """Writes a checkpoint; the folder appears whole, or what stood there before stays.
+
+    Raises:
+        CheckpointError: It cannot be written (no space, no permission).
+    """
+    weights = tensors_to_bytes(
+        {k: v.detach().cpu().contiguous() for k, v in model.fusion.state_dict().items()}
+    )
+    config = {
+        "format": FORMAT,
+        "encoder": {
+            **model.encoder.identity.to_dict(),
+            "prefix": model.encoder.prefix,
+            "src_lang": model.encoder.src_lang,
+        },
+        "lm": model.lm.identity.to_dict(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        **model.settings,
+    }
+    files = {WEIGHTS: weights, CONFIG: _json(config)}
+    if record is not None:
+        files[RECORD] = _json(dict(record))
+    write_files(folder, files)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes several files beside their places first and moves them in only when all are on the disk.
+
+    Raises:
+        CheckpointError: They cannot be written; nothing of the folder has changed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        try:
+            for name, content in files.items():
+                with (partial / name).open("wb") as handle:
+                    handle.write(content)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            for name in files:
+                (partial / name).replace(folder / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        size = sum(len(content) for content in files.values()) / 1e6
+        raise CheckpointError(
+            f"Expected to write {', '.join(files)} ({size:.1f} MB) to {folder}; found: {error.strerror or error}. "
+            "Nothing there was changed. Free some space or choose another folder."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads a checkpoint's config.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of a newer format.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text("utf8"))
+    except FileNotFoundError:
+        found = (
+            ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
+        )
+        raise CheckpointError(
+            f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. "
+            "Give the folder that `glotfuse train` wrote."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it."
+        ) from None
+    if not isinstance(config, dict) or "weights_sha256" not in config:
+        raise CheckpointError(
+            f"Expected the config of a glotfuse checkpoint in {path}; found another JSON file."
+        )
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"Expected checkpoint format {FORMAT} in {path}; found {config.get('format')!r}. Update glotfuse."
+        )
+    return config
+
+
+def read_weights(folder: Path, expected_sha256: str) -> dict[str, Any]:
+    """Reads the fusion weights and checks them against the config's hash.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or belongs to another config.
+    """
+    path = folder / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"Expected the weights file {path}; found: {error.strerror}.") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected_sha256:
+        raise CheckpointError(
+            f"Expected {path} with SHA-256 {expected_sha256[:16]}..., as {CONFIG} records; found {found[:16]}... "
+            f"({len(content)} bytes). The file is damaged or from another run: restore or retrain it."
+        )
+    try:
+        return dict(load_tensors(content))
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"Expected safetensors in {path}; found: {error}.") from None
+
+
+def load(
+    name: Path | str,
+    *,
+    revision: str | None = None,
+    encoder: str | Encoder | None = None,
+    lm: str | LM | None = None,
+    device: str = "auto",
+    encoder_options: BackboneOptions | None = None,
+    lm_options: BackboneOptions | None = None,
+) -> FusedLM:
+    """Loads a checkpoint with its backbones, in evaluation mode.
+
+    Args:
+        name: Local folder or hub id.
+        revision: Of the checkpoint on the hub.
+        encoder: Where the encoder is now (folder or id), or a loaded one; None takes the recorded name.
+        lm: The same for the LM.
+        device: `auto` or a torch device, where no options are given.
+        encoder_options: How to load the encoder.
+        lm_options: How to load the LM.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, or belongs to other backbones.
+        BackboneError: A backbone cannot be loaded.
+    """
+    folder = _locate(name, revision)
+    config = read_config(folder)
+    weights = read_weights(folder, config["weights_sha256"])
+    recorded = {"encoder": dict(config["encoder"]), "lm": dict(config["lm"])}
+    prefix, src_lang = recorded["encoder"].pop("prefix"), recorded["encoder"].pop("src_lang")
+    identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
+    if not isinstance(encoder, Encoder):
+        options = encoder_options or BackboneOptions(identities["encoder"].revision, device=device)
+        encoder = load_encoder(
+            encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang
+        )
+    _check_identity("encoder", identities["encoder"], encoder.identity, folder)
+    if not isinstance(lm, LM):
+        lm = load_lm(
+            lm or identities["lm"].name,
+            lm_options or BackboneOptions(identities["lm"].revision, device=device),
+        )
+    _check_identity("lm", identities["lm"], lm.identity, folder)
+    model = build_model(
+        encoder,
+        lm,
+        fusion=section_from_dict(FusionConfig, config["fusion"], f"{folder / CONFIG}: fusion"),
+        prompt=section_from_dict(PromptConfig, config["prompt"], f"{folder / CONFIG}: prompt"),
+        **{
+            key: config[key]
+            for key in ("max_length", "template", "cut_column", "instruction", "labels", "task", "scale")
+        },
+    )
+    load_fusion(model, weights, folder)
+    return model.eval()
+
+
+def load_fusion(model: FusedLM, weights: Mapping[str, Any], folder: Path) -> None:
+    """Puts read weights into a model's fusion.
+
+    Raises:
+        CheckpointError: Names or shapes do not fit.
+    """
+    try:
+        model.fusion.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise CheckpointError(f"Expected weights that fit the config in {folder}; found: {error}") from None
+
+
+def push(
+    model: FusedLM,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    commit_message: str = "Upload glotfuse model",
+) -> str:
+    """Uploads a checkpoint to the hub and returns its address; needs a hub token."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder))
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message=commit_message)
+    return str(repo)
+
+
+def _locate(name: Path | str, revision: str | None) -> Path:
+    folder = Path(name)
+    if folder.is_dir() or isinstance(name, Path) or name.count("/") != 1 or name.startswith((".", "/")):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"Expected a checkpoint folder or a hub id; found no folder {name!r}, and the hub says: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
+
+
+def _check_identity(role: str, expected: BackboneIdentity, found: BackboneIdentity, folder: Path) -> None:
+    if found.sha256 != expected.sha256:
+        raise CheckpointError(
+            f"Expected the {role} that {folder} was trained with: {expected.name} ({expected.architecture}, width "
+            f"{expected.hidden_size}, weights {expected.sha256[:16]}...); found {found.name} ({found.architecture}, "
+            f"width {found.hidden_size}, weights {found.sha256[:16]}...). Fusion weights fit no other backbone."
+        )
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, ensure_ascii=False, indent=2) + "\n").encode("utf8")

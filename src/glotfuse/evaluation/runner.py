@@ -1,0 +1,193 @@
+"""Measures a model: every language's examples labelled, saved as JSONL, and summed up in a report.
+
+A language whose predictions are already on the disk for the same weights and settings is not labelled again, so an
+interrupted evaluation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glotfuse import scoring
+from glotfuse.checkpoint import write_files
+from glotfuse.errors import DataError, PromptError, did_you_mean
+from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
+from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.inputs import PreparedExample
+from glotfuse.model import FusedLM
+from glotfuse.progress import Bar, console
+from glotfuse.tasks import Example, Task, sample
+
+_SEED = 0  # of the rows chosen under max_examples: the same rows in every run and, in parallel data, every language
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    label: str | None
+    gold: str
+    truncated: bool
+    line: dict[str, Any]
+
+
+def evaluate(
+    model: FusedLM,
+    task: Task,
+    folder: Path,
+    *,
+    run_name: str,
+    weights_sha256: str,
+    split: str = "test",
+    languages: Sequence[str] | None = None,
+    batch_size: int = 32,
+    max_examples: int | None = None,
+) -> EvaluationReport:
+    """Labels every language of a task and saves predictions and report.
+
+    Args:
+        model: The model.
+        task: The task.
+        folder: Gets `predictions/<split>/<language>.jsonl` and `report-<split>.json` and `.md`.
+        run_name: Shown in the report.
+        weights_sha256: Of the fusion, to know whether saved predictions are this model's.
+        split: `test` or `dev`.
+        languages: Codes; None takes all that the task has.
+        batch_size: Examples per forward pass.
+        max_examples: At most so many per language, balanced over the labels.
+
+    Raises:
+        DataError: The task has no labels, or a language has no data in this split.
+    """
+    if not task.labels:
+        raise DataError(f"Expected a task with labels to measure; {task.name} has unlabelled text.")
+    available = task.languages(split, evaluation=True)
+    chosen = list(languages) if languages is not None else available
+    for language in chosen:
+        if language not in available:
+            raise DataError(
+                f"Expected languages out of {', '.join(available) or 'none'} in the {split} data of {task.name}; "
+                f"found {language!r}.{did_you_mean(language, available)}"
+            )
+    if not chosen:
+        raise DataError(f"Expected {split} data of {task.name} in some language; found none.")
+    key = _key(weights_sha256, task, max_examples)
+    results, skipped = [], {}
+    with Bar("evaluating", 0) as bar:
+        loaded = {code: task.load(split, code, evaluation=True) for code in chosen}
+        rows = {
+            code: sample(found.examples, max_examples, _SEED) if max_examples else found.examples
+            for code, found in loaded.items()
+        }
+        bar.extend(sum(len(examples) for examples in rows.values()))
+        for code in chosen:
+            path = folder / "predictions" / split / f"{code}.jsonl"
+            predictions = _read(path, key, len(rows[code]))
+            if predictions is None:
+                predictions = _predict(model, task, code, rows[code], batch_size, bar)
+                _write(path, key, predictions)
+            else:
+                bar.extend(-len(predictions))
+            results.append(_result(code, predictions, task.labels))
+            if loaded[code].report.dropped:
+                skipped[code] = loaded[code].report.dropped
+    if skipped:
+        console.print(f"Rows left out as malformed: {skipped}", style="yellow", highlight=False)
+    report = EvaluationReport(
+        run_name=run_name,
+        task=task.name,
+        split=split,
+        mixer={"name": model.settings["fusion"]["mixer"], **model.settings["fusion"]["mixer_options"]},
+        labels=tuple(task.labels),
+        results=tuple(results),
+        missing_languages=tuple(task.missing_languages(split)),
+        metadata={
+            "encoder": model.encoder.identity.name,
+            "lm": model.lm.identity.name,
+            "weights_sha256": weights_sha256,
+            "skipped_rows": skipped,
+            "max_examples": max_examples,
+        },
+    )
+    report.save(folder, f"report-{split}")
+    return report
+
+
+def _predict(
+    model: FusedLM, task: Task, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
+) -> list[_Prediction]:
+    prepared = _prepared(model, language, rows)
+    valid = [i for i, example in enumerate(prepared) if example is not None]
+    found: dict[int, scoring.Classification] = {}
+    # Chunks of several batches keep the progress moving while each chunk is still sorted by length.
+    for start in range(0, len(valid), 4 * batch_size):
+        chunk = valid[start : start + 4 * batch_size]
+        examples = [example for i in chunk if (example := prepared[i]) is not None]
+        found.update(zip(chunk, scoring.classify(model, examples, batch_size), strict=True))
+        bar.advance(len(chunk), language)
+    bar.advance(len(rows) - len(valid), language)
+    return [_prediction(row, found.get(i)) for i, row in enumerate(rows)]
+
+
+def _prepared(model: FusedLM, language: str, rows: Sequence[Example]) -> list[PreparedExample | None]:
+    """Tokenised rows; None for a row whose fixed parts alone do not fit, which counts as invalid and wrong."""
+    try:
+        return list(model.prepare([row.fields for row in rows], language))
+    except PromptError:
+        single: list[PreparedExample | None] = []
+        for row in rows:
+            try:
+                single += model.prepare([row.fields], language)
+            except PromptError as error:
+                console.print(f"{row.source}, row {row.row}: {error}", style="yellow", highlight=False)
+                single.append(None)
+        return single
+
+
+def _prediction(row: Example, found: scoring.Classification | None) -> _Prediction:
+    assert row.label is not None
+    line = {
+        "source": row.source,
+        "row": row.row,
+        **row.fields,
+        "gold": row.label,
+        "predicted": found.label if found else None,
+        "probabilities": {k: round(v, 6) for k, v in found.probabilities.items()} if found else None,
+        "truncated": found.truncated if found else False,
+    }
+    return _Prediction(found.label if found else None, row.label, bool(found and found.truncated), line)
+
+
+def _result(language: str, predictions: Sequence[_Prediction], labels: Sequence[str]) -> LanguageResult:
+    index = {label: i for i, label in enumerate(labels)}
+    return language_result(
+        language,
+        [index[p.gold] for p in predictions],
+        [INVALID if p.label is None else index[p.label] for p in predictions],
+        labels,
+        num_truncated=sum(p.truncated for p in predictions),
+    )
+
+
+def _key(weights_sha256: str, task: Task, max_examples: int | None) -> str:
+    described = f"{weights_sha256}|{task.name}|{task.labels}|{task.template}|{max_examples}"
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _write(path: Path, key: str, predictions: Sequence[_Prediction]) -> None:
+    lines = [json.dumps({"run": key, **p.line}, ensure_ascii=False) for p in predictions]
+    write_files(path.parent, {path.name: ("\n".join(lines) + "\n").encode("utf8")})
+
+
+def _read(path: Path, key: str, num_rows: int) -> list[_Prediction] | None:
+    """Predictions of an earlier evaluation with the same key, None where there are none or not all."""
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+        if len(lines) != num_rows or any(line.pop("run") != key for line in lines):
+            return None
+        return [_Prediction(line["predicted"], line["gold"], line["truncated"], line) for line in lines]
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,344 @@
+"""A thin `transformers.Trainer`: only the fusion is trained, saved and restored.
+
+The Trainer brings AdamW, the schedule, clipping, accumulation, mixed precision and the state for resuming. Added
+here: batches of similar length in an order that depends on seed and epoch alone (so that a resumed run sees the same
+batches), development evaluation by label scoring, a checkpoint chosen by it, and an interrupt that loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from glotfuse import scoring
+from glotfuse.checkpoint import WEIGHTS, load_fusion
+from glotfuse.errors import GlotfuseError
+from glotfuse.inputs import PreparedExample, collate
+from glotfuse.model import FusedLM
+from glotfuse.progress import Bar, StopRequest, graceful_interrupt
+from glotfuse.sequences import IGNORED
+
+_POOL = 16  # batches that are sorted by length together
+
+
+class TrainingInterruptedError(GlotfuseError):
+    """Training was stopped by the user; its state is on the disk."""
+
+
+@dataclass(frozen=True)
+class DevExamples:
+    """What chooses the checkpoint: English only."""
+
+    examples: Sequence[PreparedExample]
+    """Prepared with their answers."""
+    labels: Sequence[str]
+    """Their label words; empty for unlabelled text."""
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What training did."""
+
+    num_steps: int
+    """Optimizer steps."""
+    best_step: int | None
+    """Step of the chosen checkpoint, None without development data."""
+    best_metric: float | None
+    """Its development figure."""
+    log: list[dict[str, float]]
+    """The Trainer's log: losses, learning rates, development figures."""
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """An order of examples in which consecutive batches hold examples of similar length.
+
+    Shuffled by seed and epoch, cut into pools of batches, sorted by length within each pool, and the batches
+    shuffled again; a last, smaller batch stays last.
+
+    Args:
+        lengths: Tokens of each example.
+        batch_size: Examples per batch.
+        seed: Of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order is given next; accelerate calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = random.Random(f"{self.seed}:{self.epoch}")
+        order = list(range(len(self.lengths)))
+        generator.shuffle(order)
+        size = self.batch_size
+        whole = len(order) // size * size
+        pools = [order[i : min(i + size * _POOL, whole)] for i in range(0, whole, size * _POOL)]
+        batches = []
+        for pool in pools:
+            pool.sort(key=lambda i: self.lengths[i])
+            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        generator.shuffle(batches)
+        yield from (i for batch in [*batches, order[whole:]] for i in batch)
+
+
+class FusionTrainer(Trainer):  # type: ignore[misc]
+    """Trains a model's fusion; see the module's docstring.
+
+    Args:
+        model: The model.
+        args: Arguments of transformers.
+        train: Prepared training examples with answers.
+        dev: Development examples, or None.
+        eval_batch_size: Development examples per forward pass.
+        **options: Passed on.
+    """
+
+    def __init__(
+        self,
+        model: FusedLM,
+        args: TrainingArguments,
+        train: Sequence[PreparedExample],
+        dev: DevExamples | None,
+        eval_batch_size: int = 32,
+        **options: Any,
+    ):
+        self._pad = model.encoder.pad_token_id
+        super().__init__(model, args, data_collator=self._collate, train_dataset=train, **options)
+        self._dev = dev
+        self._eval_batch_size = eval_batch_size
+
+    def _collate(self, examples: Sequence[PreparedExample]) -> dict[str, Tensor]:
+        batch = collate(examples, self._pad, answers=True)
+        return {
+            "encoder_ids": batch.encoder_ids,
+            "encoder_mask": batch.encoder_mask,
+            "text_ids": batch.text_ids,
+            "labels": F.pad(batch.answer_ids, (1, 0), value=IGNORED),
+        }
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        lengths = [len(e.encoder_ids) + len(e.text_ids) + len(e.answer_ids) for e in self.train_dataset]
+        return LengthGroupedOrder(lengths, self.args.train_batch_size, self.args.seed)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Development loss, and accuracy where there are labels, without gradient and in evaluation mode."""
+        model: FusedLM = self.model
+        was_training = model.training
+        model.eval()
+        metrics = development_metrics(model, self._dev, self._eval_batch_size) if self._dev else {}
+        model.train(was_training)
+        self.log(dict(metrics))
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        from safetensors.torch import save_file
+
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.fusion.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        load_fusion(model or self.model, load_file(folder / WEIGHTS), folder)
+
+
+@torch.inference_mode()
+def development_metrics(model: FusedLM, dev: DevExamples, batch_size: int) -> dict[str, float]:
+    """`eval_loss` and, with labels, `eval_accuracy`.
+
+    With labels the loss is the negative log-probability of the right label word among the label words, per example;
+    without, that of the answer tokens, per token.
+    """
+    if dev.labels:
+        results = scoring.classify(model, dev.examples, batch_size)
+        pairs = list(zip(results, dev.labels, strict=True))
+        loss = -sum(result.log_probabilities[label] for result, label in pairs) / len(pairs)
+        return {"eval_loss": loss, "eval_accuracy": sum(r.label == label for r, label in pairs) / len(pairs)}
+    total, count = 0.0, 0
+    for start in range(0, len(dev.examples), batch_size):
+        batch = collate(dev.examples[start : start + batch_size], model.encoder.pad_token_id, answers=True)
+        labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
+        num_tokens = int((labels != IGNORED).sum())
+        loss_now = model(batch.encoder_ids, batch.encoder_mask, batch.text_ids, labels)["loss"]
+        total, count = total + float(loss_now) * num_tokens, count + num_tokens
+    return {"eval_loss": total / count}
+
+
+class _Schedule(TrainerCallback):  # type: ignore[misc]
+    """Evaluates and saves at evenly spread steps, stops on request, and shows progress."""
+
+    def __init__(self, num_evaluations: int, stop: StopRequest, has_dev: bool, batch: int, num_examples: int):
+        self._num_evaluations = num_evaluations
+        self._stop = stop
+        self._has_dev = has_dev
+        self._batch = batch
+        self._num_examples = num_examples
+        self._bar: Bar | None = None
+        self._loss = self._dev = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        steps = state.max_steps
+        self._due = {
+            math.ceil(steps * i / self._num_evaluations) for i in range(1, self._num_evaluations + 1)
+        }
+        self._bar = Bar("training", steps * self._batch)
+        self._bar.__enter__()
+        self._bar.extend(-state.global_step * self._batch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log = True
+        if state.global_step in self._due:
+            control.should_evaluate = self._has_dev
+            control.should_save = True
+        if self._stop.requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" in logs:
+            self._loss = f"loss {logs['loss']:.3f}"
+            if self._bar:
+                self._bar.advance(self._batch, f"{self._loss}{self._dev}")
+        if "eval_loss" in logs:
+            accuracy = f" acc {100 * logs['eval_accuracy']:.1f}%" if "eval_accuracy" in logs else ""
+            self._dev = f"  dev {logs['eval_loss']:.3f}{accuracy}"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.__exit__()
+            self._bar = None
+
+
+def train(
+    model: FusedLM,
+    train_examples: Sequence[PreparedExample],
+    dev: DevExamples | None,
+    state_folder: Path,
+    *,
+    epochs: float = 3.0,
+    batch_size: int = 16,
+    accumulation: int = 1,
+    learning_rate: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
+    warmup_ratio: float = 0.05,
+    max_grad_norm: float = 1.0,
+    precision: str = "float32",
+    seed: int = 0,
+    evaluations: int = 6,
+    select_by: str = "loss",
+    eval_batch_size: int = 32,
+) -> TrainingOutcome:
+    """Trains the fusion, resuming from `state_folder` where an interrupted run left its state there.
+
+    At the end the model holds the weights that the development examples chose, or the last ones without any.
+
+    Raises:
+        TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
+    """
+    last = _last_state(state_folder)
+    steps = max(1, math.ceil(math.ceil(len(train_examples) / batch_size) / accumulation * epochs))
+    args = TrainingArguments(
+        output_dir=str(state_folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=learning_rate,
+        adam_beta1=betas[0],
+        adam_beta2=betas[1],
+        weight_decay=weight_decay,
+        warmup_steps=math.ceil(steps * warmup_ratio),
+        lr_scheduler_type="cosine",
+        max_grad_norm=max_grad_norm,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        save_strategy="steps",
+        save_steps=10**9,
+        save_total_limit=2,
+        metric_for_best_model=f"eval_{select_by}" if dev else None,
+        greater_is_better=select_by == "accuracy" if dev else None,
+        logging_steps=10**9,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda",
+        label_names=["labels"],
+    )
+    with graceful_interrupt(
+        "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
+    ) as stop:
+        schedule = _Schedule(
+            evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples)
+        )
+        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, callbacks=[schedule])
+        trainer.model_accepts_loss_kwargs = True
+        _silence(trainer)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        finally:
+            schedule.close()
+    state = trainer.state
+    if stop.requested and state.global_step < state.max_steps:
+        raise TrainingInterruptedError(
+            f"Interrupted after step {state.global_step} of {state.max_steps}; the state is saved in {state_folder}. "
+            "Run the same command again to go on from there."
+        )
+    if dev is not None and state.best_model_checkpoint:
+        best = Path(state.best_model_checkpoint)
+        load_fusion(model, load_file(best / WEIGHTS), best)
+    model.eval()
+    return TrainingOutcome(
+        state.global_step, state.best_global_step, state.best_metric, list(state.log_history)
+    )
+
+
+def discard_state(state_folder: Path) -> None:
+    """Removes the state for resuming, once the finished checkpoint is on the disk."""
+    shutil.rmtree(state_folder, ignore_errors=True)
+
+
+def _silence(trainer: Trainer) -> None:
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _last_state(folder: Path) -> Path | None:
+    """The newest complete state; a half-written one (killed while saving) is passed over."""
+    states = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for state in states:
+        try:
+            json.loads((state / "trainer_state.json").read_text("utf8"))
+            load_file(state / WEIGHTS)
+        except Exception:  # torn files fail in many ways; an older state is then the right one
+            continue
+        if (state / "optimizer.pt").exists():
+            return state
+    return None

@@ -1,0 +1,222 @@
+"""Every kind of encoder and LM: batches, caches and fast paths change no answer, and the answer is the textbook's."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glotfuse.inputs import PreparedExample, collate, prepare
+from glotfuse.model import FusedLM
+from glotfuse.scoring import score_labels
+from glotfuse.sequences import IGNORED
+from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, tiny_model, with_labels
+
+TOLERANCE = 1e-4
+PAIRS = [("xlm-r", lm) for lm in LMS] + [(encoder, "llama") for encoder in ENCODERS if encoder != "xlm-r"]
+LABELS = {
+    "single": ("science", "politics", "sports"),
+    "several": ("health news", "science", "entertainment geography travel", "review category"),
+    "beginning": ("sports", "sports news", "politics"),
+}
+ANSWERS = ("science", "health news", "entertainment geography travel", "sports")
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[FusedLM, str | None]:
+    """A model, and a language where the encoder needs one."""
+    encoder, lm = request.param
+    return tiny_model(encoder, lm), "sin" if encoder in SOURCE_LANGUAGES else None
+
+
+@pytest.fixture(params=[True, False], ids=["cached", "uncached"])
+def cache_head(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def textbook_logits(model: FusedLM, example: PreparedExample, answer: list[int]) -> Tensor:
+    """Logits (A,V) before each answer token: one example, no padding, no cache, all positions computed."""
+    prompt, lm = model.prompt, model.lm.model
+    embed = lm.get_input_embeddings()
+    ids = torch.tensor([example.encoder_ids])
+    with torch.no_grad():
+        states = model.encoder.model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
+        ).hidden_states[1:]
+    span = model.fusion(states, torch.ones_like(ids, dtype=torch.bool)).embeddings[0]
+    before, after = torch.tensor(prompt.head_ids, dtype=torch.long), [*example.text_ids, *prompt.tail_ids, *answer]
+    row = torch.cat([embed(before), span, embed(torch.tensor(after, dtype=torch.long))])
+    logits = lm(inputs_embeds=row.unsqueeze(0), use_cache=False).logits[0]
+    return logits[len(row) - len(answer) - 1 : -1]
+
+
+def textbook_scores(model: FusedLM, examples: list[PreparedExample]) -> Tensor:
+    """(B,R), one example and one label word at a time."""
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    -F.cross_entropy(textbook_logits(model, example, ids), torch.tensor(ids), reduction="sum")
+                    for ids in model.label_ids
+                ]
+            )
+            for example in examples
+        ]
+    )
+
+
+def training_examples(model: FusedLM, language: str | None) -> list[PreparedExample]:
+    rows = [{"text": text} for text in TEXTS]
+    return prepare(model.reader, model.prompt, rows, answers=ANSWERS, language=language)
+
+
+def loss_of(model: FusedLM, examples: list[PreparedExample]) -> Tensor:
+    batch = collate(examples, model.encoder.pad_token_id, answers=True)
+    labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
+    return model(batch.encoder_ids, batch.encoder_mask, batch.text_ids, labels)["loss"]
+
+
+def gradients(model: FusedLM, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: weights.grad.clone() for name, weights in model.fusion.named_parameters()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("labels", LABELS)
+def test_scores_are_the_textbooks_alone_in_a_batch_cached_or_not(pair: tuple[FusedLM, str | None], labels: str) -> None:
+    model, language = with_labels(pair[0], LABELS[labels]), pair[1]
+    examples = model.prepare(TEXTS, language)
+    lengths = {len(ids) for ids in model.label_ids}
+    assert (lengths == {1}) == (labels == "single"), model.label_ids
+    expected = textbook_scores(model, examples)
+    assert expected.std(0).min() > 0.02, "the texts should score differently"
+    for cached in (True, False):
+        model.cache_head = cached
+        together = score_labels(model, examples)
+        alone = torch.cat([score_labels(model, [example]) for example in examples])
+        torch.testing.assert_close(together, expected, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(alone, expected, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lm", ["llama", "gpt2", "mistral-short"])
+def test_scores_with_text_after_the_span_are_the_textbooks(lm: str) -> None:
+    model = with_labels(tiny_model(lm=lm), LABELS["several"], style="plain", include_text=True)
+    examples = model.prepare(TEXTS)
+    assert len({len(example.text_ids) for example in examples}) > 1
+    expected = textbook_scores(model, examples)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_many_label_words_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    examples = model.prepare(TEXTS)
+    monkeypatch.setattr("glotfuse.scoring._MAX_ROWS", 5)
+    expected = textbook_scores(model, examples)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_classify_keeps_the_order_whatever_the_batch_size() -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    with torch.no_grad():
+        expected = textbook_scores(model, model.prepare(TEXTS)).log_softmax(1)
+    for batch_size in (1, 3, 4):
+        results = model.classify(TEXTS, batch_size=batch_size)
+        for row, result in zip(expected, results, strict=True):
+            found = torch.tensor([result.log_probabilities[label] for label in model.labels])
+            torch.testing.assert_close(found, row, atol=TOLERANCE, rtol=0)
+            assert result.label == model.labels[int(row.argmax())]
+            assert sum(result.probabilities.values()) == pytest.approx(1.0)
+
+
+def test_answers_have_no_dropout_even_in_training_mode() -> None:
+    model = tiny_model(mixer="transformer_softmax", mixer_options={"dropout": 0.5})
+    expected = model.classify(TEXTS)
+    answer = model.generate(TEXTS, max_new_tokens=4)
+    model.train()
+    assert model.classify(TEXTS) == expected
+    assert model.generate(TEXTS, max_new_tokens=4) == answer
+    assert "".join(model.stream(TEXTS[0], max_new_tokens=4)).strip() == answer[0]
+    assert model.training
+    assert model.fusion.training
+    assert not model.encoder.training
+    assert not model.lm.training
+
+
+def test_loss_and_gradients_are_the_textbooks(pair: tuple[FusedLM, str | None]) -> None:
+    model, language = with_labels(pair[0], LABELS["single"]), pair[1]
+    examples = training_examples(model, language)
+    assert len({len(example.answer_ids) for example in examples}) > 1
+    total = sum(
+        F.cross_entropy(
+            textbook_logits(model, example, example.answer_ids), torch.tensor(example.answer_ids), reduction="sum"
+        )
+        for example in examples
+    )
+    expected = total / sum(len(example.answer_ids) for example in examples)
+    expected_gradients = gradients(model, expected)
+    assert all(gradient.abs().max() > 1e-5 for gradient in expected_gradients.values())
+    model.classify(TEXTS, language=language)  # a head cached for inference serves training as well
+    for cached in (True, False):
+        model.cache_head = cached
+        loss = loss_of(model, examples)
+        torch.testing.assert_close(loss, expected, atol=TOLERANCE, rtol=0)
+        for name, gradient in gradients(model, loss).items():
+            torch.testing.assert_close(gradient, expected_gradients[name], atol=TOLERANCE, rtol=1e-3)
+
+
+def frozen_bytes(model: FusedLM) -> str:
+    digest = hashlib.sha256()
+    for part in (model.encoder, model.lm):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def step(model: FusedLM, examples: list[PreparedExample]) -> float:
+    """One optimizer step over everything that takes a gradient; returns the loss before it."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
+    loss = loss_of(model, examples)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("encoder", ["mt5", "xlm-r"])
+def test_frozen_weights_are_byte_identical_after_a_step(encoder: str, cache_head: bool) -> None:
+    model = tiny_model(encoder)
+    model.cache_head = cache_head
+    before = frozen_bytes(model)
+    trained = {name: weights.clone() for name, weights in model.fusion.named_parameters()}
+    model.train()
+    first = step(model, training_examples(model, None))
+    step(model, training_examples(model, None))
+    model.eval()
+    assert frozen_bytes(model) == before
+    assert all(p.grad is None for part in (model.encoder, model.lm) for p in part.parameters())
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {f"fusion.{n}" for n in trained}
+    assert all(not torch.equal(weights, trained[name]) for name, weights in model.fusion.named_parameters())
+    assert float(loss_of(model, training_examples(model, None)).detach()) < first
+
+
+@pytest.mark.parametrize("lm", ["llama", "gemma2", "gpt2"])
+def test_half_precision_backbones_train_and_classify(lm: str) -> None:
+    model = tiny_model("mt5", lm, labels=LABELS["several"], dtype="bfloat16")
+    full = tiny_model("mt5", lm, labels=LABELS["several"])
+    assert model.encoder.model.dtype == model.lm.dtype == torch.bfloat16
+    assert {p.dtype for p in model.fusion.parameters()} == {torch.float32}
+    model.train()
+    examples = training_examples(model, None)
+    losses = [step(model, examples) for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert losses[0] == pytest.approx(float(loss_of(full, examples).detach()), rel=0.05)
+    for cached in (True, False):
+        model.cache_head = cached
+        assert all(sum(r.probabilities.values()) == pytest.approx(1.0) for r in model.classify(TEXTS))
+    assert len(model.generate(TEXTS, max_new_tokens=3)) == len(TEXTS)

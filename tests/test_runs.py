@@ -1,0 +1,236 @@
+"""Runs from a recipe: end to end on tiny backbones, every paper recipe included."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from glotfuse import checkpoint
+from glotfuse.config import load_recipe, recipe_from_dict, to_dict
+from glotfuse.errors import CheckpointError, ConfigError, DataError
+from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.runner import evaluate
+from glotfuse.model import FusedLM
+from glotfuse.runs import task_of, train_run
+from small_runs import small_recipe, write_task
+from tiny import encoder_folder, lm_folder
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PAPER = sorted((RECIPES / "paper").rglob("*.yaml"))
+
+
+def measured(model: FusedLM, recipe: Any, folder: Path, **options: Any) -> EvaluationReport:
+    weights = checkpoint.read_config(folder)["weights_sha256"]
+    return evaluate(model, task_of(recipe.task), folder, run_name="run", weights_sha256=weights, **options)
+
+
+def test_a_recipe_becomes_a_checkpoint_with_its_record(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"))
+    model = train_run(recipe, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "training.json").read_text("utf8"))
+    assert record["num_train_examples"] == 24
+    assert record["num_steps"] == 12
+    assert record["best_step"] in {4, 8, 12}
+    assert recipe_from_dict(record["recipe"]) == recipe
+    assert not (tmp_path / "run" / "state").exists()
+    loaded = FusedLM.from_pretrained(tmp_path / "run", device="cpu")
+    texts = ["The team won.", "විද්‍යාව"]
+    assert loaded.classify(texts) == model.classify(texts)
+
+
+def test_training_separates_an_easy_task(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        write_task(tmp_path / "data"), training={"epochs": 4}, fusion={"mixer": "mean", "mixer_options": {}}
+    )
+    report = measured(train_run(recipe, tmp_path / "run"), recipe, tmp_path / "run")
+    english = report.results[0]
+    assert english.language == "eng_Latn"
+    assert english.accuracy.value == 1.0
+
+
+def test_warm_start_is_recorded(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), fusion={"warm_start": "align"}, training={"epochs": 1})
+    train_run(recipe, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "training.json").read_text("utf8"))
+    assert 0.2 < record["warm_start"]["explained_variance"] < 1.0
+    assert record["warm_start"]["num_tokens"] > 100
+
+
+def test_evaluation_measures_every_language_and_saves_predictions(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), training={"epochs": 1})
+    folder = tmp_path / "run"
+    model = train_run(recipe, folder)
+    report = measured(model, recipe, folder, batch_size=4)
+    assert [(r.language, r.num_examples) for r in report.results] == [("eng_Latn", 6), ("sin_Sinh", 2)]
+    lines = (folder / "predictions" / "test" / "sin_Sinh.jsonl").read_text("utf8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["gold"] for row in rows] == ["science", "sports"]
+    expected = model.classify([row["text"] for row in rows])
+    assert [row["predicted"] for row in rows] == [c.label for c in expected]
+    right = sum(row["gold"] == row["predicted"] for row in rows)
+    assert report.results[1].accuracy.value == right / 2
+    assert EvaluationReport.load(folder / "report-test.json") == report
+    assert "Sinhala" in (folder / "report-test.md").read_text("utf8")
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glotfuse.evaluation import runner
+
+    recipe = small_recipe(write_task(tmp_path / "data"), training={"epochs": 1})
+    folder = tmp_path / "run"
+    model = train_run(recipe, folder)
+    asked: list[str] = []
+    plain = runner._predict
+
+    def counting(model: Any, task: Any, language: str, *rest: Any) -> Any:
+        asked.append(language)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(model, task, language, *rest)
+
+    monkeypatch.setattr(runner, "_predict", counting)
+    with pytest.raises(KeyboardInterrupt):
+        measured(model, recipe, folder)
+    report = measured(model, recipe, folder)
+    assert asked == ["eng_Latn", "sin_Sinh", "sin_Sinh"]
+    weights = checkpoint.read_config(folder)["weights_sha256"]
+    again = evaluate(model, task_of(recipe.task), tmp_path / "new", run_name="run", weights_sha256=weights)
+    assert again == report
+    evaluate(model, task_of(recipe.task), folder, run_name="run", weights_sha256="other")
+    assert asked[-2:] == ["eng_Latn", "sin_Sinh"], "predictions of other weights must not be used"
+
+
+def test_rows_that_cannot_fit_count_as_invalid_and_wrong(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "eng_Latn"
+    data.mkdir(parents=True)
+    header = "premise\thypothesis\tlabel\n"
+    rows = "".join(f"A team won {i}.\tA game {i}.\t{'yes' if i % 2 else 'no'}\n" for i in range(12))
+    for split in ("train", "dev"):
+        (data / f"{split}.tsv").write_text(header + rows, "utf8")
+    long = "word " * 300
+    (data / "test.tsv").write_text(f"{header}A team.\tA game.\tyes\nA.\t{long}\tno\n{long}\tA game.\tno\n", "utf8")
+    recipe = small_recipe(tmp_path / "data", task={"text_columns": ["premise", "hypothesis"]}, training={"epochs": 1})
+    report = measured(train_run(recipe, tmp_path / "run"), recipe, tmp_path / "run")
+    result = report.results[0]
+    assert (result.num_examples, result.num_truncated, result.num_invalid) == (3, 1, 1)
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), training={"epochs": 1})
+    train_run(recipe, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"holds a finished one.*--overwrite"):
+        train_run(recipe, tmp_path / "run")
+    train_run(replace(recipe, training=replace(recipe.training, seed=1)), tmp_path / "run", overwrite=True)
+
+
+def test_an_interrupted_run_does_not_mix_with_another_recipe(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"))
+    folder = tmp_path / "run"
+    (folder / "state").mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(to_dict(recipe)))
+    other = replace(recipe, training=replace(recipe.training, learning_rate=0.5))
+    with pytest.raises(CheckpointError, match=r"differs in training\.learning_rate"):
+        train_run(other, folder)
+
+
+def test_unlabelled_text_trains_and_generates(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_task(data)
+    task = {"label_column": None}
+    recipe = small_recipe(data, task=task, training={"epochs": 1, "cut": [3, 6], "max_answer_tokens": 12})
+    model = train_run(recipe, tmp_path / "run")
+    assert model.labels == ()
+    assert isinstance(model.generate(["The team"], max_new_tokens=3)[0], str)
+
+
+def test_a_task_without_development_data_keeps_the_last_weights(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    (data / "eng_Latn" / "dev.tsv").unlink()
+    train_run(small_recipe(data, training={"epochs": 1}), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "training.json").read_text("utf8"))
+    assert record["best_step"] is None
+    assert record["num_steps"] == 6
+
+
+def test_bad_data_stops_before_anything_is_trained(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    with (data / "eng_Latn" / "train.tsv").open("a", encoding="utf8") as handle:
+        handle.write("A text without label\n \tsports\n")
+    with pytest.raises(DataError, match=r"(?s)train\.tsv.*26.*27"):
+        train_run(small_recipe(data), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_own_files_need_a_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task\.path"):
+        task_of(small_recipe(tmp_path, task={"path": None}).task)
+
+
+def test_own_mixer_in_a_recipe(tmp_path: Path) -> None:
+    from glotfuse.fusion import MIXERS, Mixer, MixerOutput, register_mixer
+
+    @register_mixer("first")
+    class FirstLayer(Mixer):
+        def forward(self, hidden_states: Any, mask: Any) -> MixerOutput:
+            weights = torch.zeros(self.num_layers)
+            weights[0] = 1.0
+            return MixerOutput(hidden_states[0] * mask.unsqueeze(-1), weights)
+
+    try:
+        fusion = {"mixer": "first", "mixer_options": {}}
+        train_run(small_recipe(write_task(tmp_path / "data"), fusion=fusion, training={"epochs": 1}), tmp_path / "run")
+        assert FusedLM.from_pretrained(tmp_path / "run", device="cpu").classify(["The team won."])
+    finally:
+        MIXERS._classes.pop("first")
+
+
+def test_paper_recipes_cover_mixers_tasks_and_encoders() -> None:
+    recipes = [load_recipe(path) for path in PAPER]
+    found = {(r.fusion.mixer, r.task.name, r.encoder.name.rpartition("/")[2]) for r in recipes}
+    mixers = ("last", "global_softmax", "transformer_softmax")
+    tasks = ("xnli", "indicxnli", "sinhala-news", "amazon-reviews")
+    assert found == {(m, t, e) for m in mixers for t in tasks for e in ("mt5-large", "mt5-xl")}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: str(p.relative_to(RECIPES / "paper").with_suffix("")))
+def test_every_paper_recipe_runs_end_to_end_on_tiny_models(path: Path, tmp_path: Path) -> None:
+    """The same recipe with a tiny mT5 and a tiny Llama in place of the real ones, and a few rows of data."""
+    recipe = load_recipe(path)
+    _write_rows(tmp_path / "data", recipe)
+    recipe = replace(
+        recipe,
+        encoder=replace(recipe.encoder, name=encoder_folder("mt5")),
+        lm=replace(recipe.lm, name=lm_folder("llama")),
+        task=replace(recipe.task, path=str(tmp_path / "data")),
+        training=replace(recipe.training, epochs=1, evaluations=1),
+        device="cpu",
+    )
+    folder = tmp_path / "run"
+    train_run(recipe, folder)
+    loaded = FusedLM.from_pretrained(folder, device="cpu")
+    assert not loaded.prompt.tail_ids
+    report = measured(loaded, recipe, folder)
+    assert sum(result.num_examples for result in report.results) == 2 * len(loaded.labels)
+
+
+def _write_rows(folder: Path, recipe: Any) -> None:
+    task = task_of(replace(recipe.task, path=str(folder)))
+    target = "sin_Sinh" if task.train_language != "sin_Sinh" else "eng_Latn"
+    for language, split in (
+        (task.train_language, "train"),
+        (task.train_language, "dev"),
+        (task.train_language, "test"),
+        (target, "test"),
+    ):
+        (folder / language).mkdir(parents=True, exist_ok=True)
+        columns = [*task.text_columns, task.label_column]
+        rows = [
+            [*(f"{column} number {i} of {split}." for column in task.text_columns), raw]
+            for i, raw in enumerate(task.label_words)
+        ]
+        lines = ["\t".join(map(str, row)) for row in [columns, *rows]]
+        (folder / language / f"{split}.tsv").write_text("\n".join(lines) + "\n", "utf8")

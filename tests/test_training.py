@@ -1,0 +1,193 @@
+"""Training: deterministic, resumable without a trace, chosen by English development data, frozen parts untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from glotfuse import training
+from glotfuse.backbones.identity import hash_module
+from glotfuse.inputs import prepare
+from glotfuse.model import FusedLM
+from glotfuse.training import DevExamples, LengthGroupedOrder, TrainingInterruptedError, train
+from tiny import TEXTS, tiny_model
+from transformers import set_seed
+
+LABELS = ("science", "politics", "sports")
+OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 2, "learning_rate": 0.01, "evaluations": 3}
+
+
+def fresh(seed: int = 0, **options: Any) -> tuple[FusedLM, list[Any], DevExamples]:
+    set_seed(seed)
+    model = tiny_model(labels=LABELS, **options)
+    texts = [{"text": text} for text in TEXTS * 3]
+    answers = [LABELS[i % 3] for i in range(len(texts))]
+    examples = prepare(model.reader, model.prompt, texts, answers=answers)
+    return model, examples[:9], DevExamples(examples[9:], answers[9:])
+
+
+def digest(model: FusedLM) -> str:
+    return hash_module(model.fusion)
+
+
+def test_equal_seeds_give_bit_identical_weights(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        model, examples, dev = fresh()
+        train(model, examples, dev, tmp_path / name, seed=3, **OPTIONS)
+        found.append(digest(model))
+    assert found[0] == found[1]
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    found = []
+    for seed in (3, 4):
+        model, examples, dev = fresh()
+        train(model, examples, dev, tmp_path / str(seed), seed=seed, **OPTIONS)
+        found.append(digest(model))
+    assert found[0] != found[1]
+
+
+class InterruptAt(training._Schedule):
+    """Asks to stop after a given step, as Ctrl-C does."""
+
+    step = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+        super().on_step_end(args, state, control, **options)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("step", [1, 4])
+def test_interrupt_and_resume_give_the_weights_of_an_uninterrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, accumulation: int
+) -> None:
+    options = {**OPTIONS, "accumulation": accumulation, "seed": 5}
+    model, examples, dev = fresh()
+    whole = train(model, examples, dev, tmp_path / "whole", **options)
+    expected = digest(model)
+
+    model, examples, dev = fresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Schedule", InterruptAt)
+        patch.setattr(InterruptAt, "step", step)
+        with pytest.raises(TrainingInterruptedError, match=f"after step {step} of {whole.num_steps}.*same command"):
+            train(model, examples, dev, tmp_path / "parts", **options)
+    model, examples, dev = fresh()
+    torch.manual_seed(1234)  # whatever state the new process starts in
+    outcome = train(model, examples, dev, tmp_path / "parts", **options)
+    assert digest(model) == expected
+    assert outcome.best_step == whole.best_step
+    assert outcome.num_steps == whole.num_steps
+
+
+def test_a_torn_state_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "whole", seed=5, **OPTIONS)
+    expected = digest(model)
+    model, examples, dev = fresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Schedule", InterruptAt)
+        patch.setattr(InterruptAt, "step", 4)
+        with pytest.raises(TrainingInterruptedError):
+            train(model, examples, dev, tmp_path / "parts", seed=5, **OPTIONS)
+    torn = tmp_path / "parts" / "checkpoint-9"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"half')
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "parts", seed=5, **OPTIONS)
+    assert digest(model) == expected
+
+
+def test_backbones_are_byte_identical_after_training(tmp_path: Path) -> None:
+    model, examples, dev = fresh()
+    before = hash_module(model.encoder), hash_module(model.lm), digest(model)
+    train(model, examples, dev, tmp_path, **OPTIONS)
+    assert (hash_module(model.encoder), hash_module(model.lm)) == before[:2]
+    assert digest(model) != before[2]
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    model, examples, _ = fresh()
+    outcome = train(model, examples, None, tmp_path, **{**OPTIONS, "epochs": 12})
+    losses = [entry["loss"] for entry in outcome.log if "loss" in entry]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize(("select_by", "best"), [("loss", 2), ("accuracy", 4)])
+def test_the_development_figure_chooses_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select_by: str, best: int
+) -> None:
+    model, examples, dev = fresh()
+    figures = iter([(0.9, 0.1), (0.2, 0.3), (0.5, 0.2), (0.4, 0.8), (0.3, 0.5)])
+    weights: list[str] = []
+
+    def scripted(model: FusedLM, *_: Any) -> dict[str, float]:
+        weights.append(digest(model))
+        loss, accuracy = next(figures)
+        return {"eval_loss": loss, "eval_accuracy": accuracy}
+
+    monkeypatch.setattr(training, "development_metrics", scripted)
+    options = {**OPTIONS, "epochs": 1, "evaluations": 5, "select_by": select_by}
+    outcome = train(model, examples, dev, tmp_path, **options)
+    assert outcome.best_step == best
+    assert digest(model) == weights[best - 1]
+
+
+def test_accumulated_micro_batches_weigh_every_answer_token_the_same(tmp_path: Path) -> None:
+    """The loss of one accumulated step is the mean over all its answer tokens, however they are spread."""
+    found = []
+    for batch_size, accumulation in ((6, 1), (2, 3)):
+        set_seed(0)
+        model = tiny_model(labels=("science", "health news"), mixer_options={"dropout": 0.0})
+        answers = ["science", "science", "health news", "science", "health news", "health news"]
+        examples = prepare(model.reader, model.prompt, [{"text": text} for text in (TEXTS * 2)[:6]], answers=answers)
+        assert len({len(example.answer_ids) for example in examples}) == 2
+        folder = tmp_path / str(batch_size)
+        options = {"batch_size": batch_size, "accumulation": accumulation, "epochs": 1, "warmup_ratio": 0.0}
+        outcome = train(model, examples, None, folder, evaluations=1, learning_rate=1e-3, **options)
+        found.append([(entry["loss"], entry["grad_norm"]) for entry in outcome.log if "grad_norm" in entry])
+    assert len(found[0]) == len(found[1]) == 1
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+
+
+def test_the_state_holds_the_fusion_and_no_pickled_objects_of_ours(tmp_path: Path) -> None:
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path, **OPTIONS)
+    state = max(tmp_path.glob("checkpoint-*"))
+    size = sum(p.numel() * 4 for p in model.fusion.parameters())
+    assert (state / "fusion.safetensors").stat().st_size < size + 8192
+    assert not (state / "training_args.bin").exists()
+    assert not (state / "model.safetensors").exists()
+
+
+def test_mixed_precision_trains(tmp_path: Path) -> None:
+    model, examples, dev = fresh()
+    outcome = train(model, examples, dev, tmp_path, precision="bfloat16", **OPTIONS)
+    assert all(p.dtype == torch.float32 for p in model.fusion.parameters())
+    assert outcome.best_metric is not None
+
+
+def test_order_is_a_permutation_with_batches_of_similar_length() -> None:
+    lengths = [(i * 37) % 101 for i in range(203)]
+    order = LengthGroupedOrder(lengths, 8, seed=1)
+    first = list(order)
+    assert sorted(first) == list(range(203))
+    assert first == list(order)
+    order.set_epoch(1)
+    assert list(order) != first
+    spread = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in _batches(first[:200], 8)]
+    shuffled = sorted(range(203), key=lambda i: hashlib.sha256(str(i).encode()).digest())
+    plain = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in _batches(shuffled[:200], 8)]
+    assert sum(spread) < 0.5 * sum(plain)
+    assert [lengths[i] for i in first[:64:8]] != sorted(lengths[i] for i in first[:64:8])
+
+
+def _batches(order: list[int], size: int) -> list[list[int]]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
