@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from glotfuse.alignment import _overlaps, align
+
+from glotfuse.alignment import align, overlaps
 from glotfuse.errors import ConfigError
 from tiny import tiny_model
 
@@ -15,7 +16,7 @@ TEXTS = [f"The team won match number {i} in the last minute of game {i * i}." fo
 def test_tokens_pair_by_shared_characters() -> None:
     spans = [(0, 0), (0, 3), (3, 9), (9, 9), (-3, 0)]
     others = [(0, 2), (2, 5), (5, 9)]
-    assert _overlaps(spans, others) == [(1, [0, 1]), (2, [1, 2])]
+    assert [(i, list(covering)) for i, covering in overlaps(spans, others)] == [(1, [0, 1]), (2, [1, 2])]
 
 
 def test_projector_is_the_ridge_regression_of_lm_embeddings_on_mixed_states() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from glotfuse import checkpoint
 from glotfuse.assembly import build_model
 from glotfuse.config import FusionConfig, PromptConfig
@@ -136,7 +137,7 @@ def test_damage_is_a_clear_error(saved: tuple[FusedLM, Path], name: str, damage:
 def test_a_newer_format_is_refused(saved: tuple[FusedLM, Path]) -> None:
     path = saved[1] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf8")), "format": 99}))
-    with pytest.raises(CheckpointError, match="format 1.*found 99"):
+    with pytest.raises(CheckpointError, match=r"format 1.*found 99"):
         FusedLM.from_pretrained(saved[1], device="cpu")
 
 

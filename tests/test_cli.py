@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from glotfuse import cli
 from small_runs import small_values, write_task
 from tiny import encoder_folder
@@ -187,7 +189,7 @@ def test_a_text_of_100000_characters_is_cut_and_said_so(
 def test_no_texts_is_a_clear_error(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert run("classify", str(trained / "run"), monkeypatch=monkeypatch) == 2
     assert "Expected texts" in capsys.readouterr().err
 

@@ -24,7 +24,6 @@ from glotfuse.config import (
 )
 from glotfuse.errors import ConfigError
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 SECTIONS = ("encoder", "lm", "fusion", "prompt", "task", "training", "evaluation")
 
 
@@ -213,11 +212,6 @@ def test_malformed_overrides_are_refused(tmp_path: Path, override: str, message:
 
 
 # Files
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(RECIPES)))
-def test_every_recipe_of_the_project_loads(path: Path) -> None:
-    load_recipe(path)
 
 
 @pytest.mark.parametrize(

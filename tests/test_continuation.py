@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import DataError
 from tiny import tiny_model

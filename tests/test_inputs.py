@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from glotfuse.errors import PromptError
 from glotfuse.inputs import InputReader, PreparedExample, collate, prepare
 from glotfuse.prompts import Prompt, build_prompt
-from tiny import SENTENCES, byte_level_bpe, unigram
+from tiny_tokenizers import SENTENCES, byte_level_bpe, unigram
 
 START, END = 1, 2
 NLI = "Premise: {premise} Hypothesis: {hypothesis} Label:"
@@ -85,6 +85,15 @@ def test_texts_that_fit_are_read_as_they_are() -> None:
     found = reader(encoder, template="news: {text}", max_length=max(map(len, expected))).read(rows)
     assert found == [(ids, False) for ids in expected]
     assert reader(encoder).read([]) == []
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bytes"])
+def test_one_token_too_many_is_cut(kind: str) -> None:
+    encoder = StubEncoder(kind)
+    [whole] = encoder.tokenize([SENTENCES[2]])
+    [(ids, cut)] = reader(encoder, max_length=len(whole) - 1).read([{"text": SENTENCES[2]}])
+    assert cut
+    assert len(ids) <= len(whole) - 1
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bytes"])

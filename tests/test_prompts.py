@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from glotfuse.errors import PromptError
 from glotfuse.prompts import Prompt, build_prompt
-from tiny import byte_level_bpe, unigram
+from tiny_tokenizers import byte_level_bpe, unigram
 
 SPAN = "<|span|>"
 
@@ -167,12 +167,13 @@ def test_answer_follows_what_the_template_puts_before_an_answer() -> None:
     assert build_prompt(lm_tokenizer("harmony")).tail_text.endswith("assistant<|channel|>final<|message|>")
 
 
-def test_end_of_text_ends_an_answer_where_the_template_has_no_end_token() -> None:
-    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+@pytest.mark.parametrize("end", ["\n", " ###\n"])
+def test_end_of_text_ends_an_answer_where_the_template_has_no_end_token(end: str) -> None:
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}END{% endfor %}".replace("END", end)
     base = byte_level_bpe(["<s>", "</s>"])
     prompt = build_prompt(fast(base, template, bos_token="<s>", eos_token="</s>"))
     assert prompt.end_ids == (base.token_to_id("</s>"),)
-    assert prompt.tail_text == "\nassistant: "
+    assert prompt.tail_text == f"{end}assistant: "
 
 
 def test_a_date_in_the_template_stays_the_same_from_run_to_run() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from glotfuse import checkpoint
 from glotfuse.config import load_recipe, recipe_from_dict, to_dict
 from glotfuse.errors import CheckpointError, ConfigError, DataError

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import set_seed
+
 from glotfuse import training
 from glotfuse.backbones.identity import hash_module
 from glotfuse.inputs import prepare
 from glotfuse.model import FusedLM
 from glotfuse.training import DevExamples, LengthGroupedOrder, TrainingInterruptedError, train
 from tiny import TEXTS, tiny_model
-from transformers import set_seed
 
 LABELS = ("science", "politics", "sports")
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 2, "learning_rate": 0.01, "evaluations": 3}

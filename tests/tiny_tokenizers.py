@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import math
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,14 +87,20 @@ def byte_level_bpe(specials: Sequence[str], size: int = 460) -> Tokenizer:
 
 
 def unigram(specials: Sequence[str], size: int = 200) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+    """The commonest substrings; the trainer of `tokenizers` finds other pieces in every process."""
+    words = " ".join(SENTENCES).split()
+    marked = [f"▁{word}" for word in words]
+    counts = Counter(
+        word[start:end] for word in marked for start in range(len(word)) for end in range(start + 1, len(word) + 1)
+    )
+    common = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[: size - len(specials)]
+    pieces = list(dict.fromkeys([*common, *sorted({c for word in marked for c in word})]))
+    scores = [(piece, math.log(counts[piece] / len(words)) - 1.0) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram([*((name, 0.0) for name in specials), *scores], specials.index("<unk>")))
+    tokenizer.add_special_tokens(list(specials))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=list(specials), unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(SENTENCES * 3, trainer)
     return tokenizer
 
 

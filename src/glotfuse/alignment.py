@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,9 +90,7 @@ def align(
     projector.map.weight.copy_(weights[:-1].T)
     projector.map.bias.copy_(weights[-1])
     model.train(was_training)
-    residual = (
-        target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
-    )
+    residual = target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
     variance = target_square - float(target_sum.pow(2).sum()) / count
     return AlignmentReport(count, 1.0 - residual / variance)
 
@@ -113,34 +110,39 @@ def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     hidden_states = [x.to(model.device) for x in encoder(read["input_ids"], mask)]
     mixed = model.fusion.mix(hidden_states, mask.to(model.device)).mixed.double().cpu()
     heard = model.lm.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
-    states, targets = [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    pairs: list[int] = []  # index of an aligned token, once for each LM token that covers it
+    tokens: list[int] = []
     for row in range(len(texts)):
-        embeddings = model.lm.embed(torch.tensor(heard["input_ids"][row], dtype=torch.long)).double().cpu()
-        offsets = [
-            (start - len(prefix), end - len(prefix)) for start, end in read["offset_mapping"][row].tolist()
-        ]
-        for column, covering in _overlaps(offsets, heard["offset_mapping"][row]):
-            if mask[row, column]:
-                states.append(mixed[row, column])
-                targets.append(embeddings[covering].mean(0))
-    empty = torch.zeros(0, dtype=torch.float64)
-    return (
-        (torch.stack(states), torch.stack(targets))
-        if states
-        else (
-            empty.view(0, mixed.shape[-1]),
-            empty.view(0, model.fusion.projector.lm_size),
-        )
-    )
+        ids = heard["input_ids"][row]
+        spans = [(start - len(prefix), end - len(prefix)) for start, end in read["offset_mapping"][row].tolist()]
+        for column, covering in overlaps(spans, heard["offset_mapping"][row]):
+            pairs += [len(rows)] * len(covering)
+            tokens += [ids[i] for i in covering]
+            rows.append(row)
+            columns.append(column)
+    embeddings = model.lm.embed(torch.tensor(tokens, dtype=torch.long)).double().cpu()
+    index = torch.tensor(pairs, dtype=torch.long)
+    sums = embeddings.new_zeros(len(rows), embeddings.shape[-1]).index_add_(0, index, embeddings)
+    return mixed[rows, columns], sums / torch.bincount(index, minlength=len(rows)).unsqueeze(1)
 
 
-def _overlaps(spans: Sequence[tuple[int, int]], others: Sequence[Any]) -> list[tuple[int, list[int]]]:
-    """For each span with characters of its own, its index and the indices of the others that share some."""
+def overlaps(spans: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, range]]:
+    """For each span with characters of its own, its index and the indices of the others that share some.
+
+    Both are in the order of the text. Spans that are empty or begin before it (special tokens, the prefix) have none.
+    """
     found = []
+    first = 0
     for index, (start, end) in enumerate(spans):
         if start < 0 or end <= start:
-            continue  # special tokens and the prefix
-        covering = [i for i, (a, b) in enumerate(others) if a < end and b > start]
-        if covering:
-            found.append((index, covering))
+            continue
+        while first < len(others) and others[first][1] <= start:
+            first += 1
+        last = first
+        while last < len(others) and others[last][0] < end:
+            last += 1
+        if last > first:
+            found.append((index, range(first, last)))
     return found

@@ -51,6 +51,9 @@ def build_model(
         projector_options=fusion.projector_options,
         layer_norm=fusion.layer_norm,
         match_scale=scale if fusion.match_scale else None,
+        summary=fusion.summary,
+        state_dropout=fusion.state_dropout,
+        token_dropout=fusion.token_dropout,
         boundary=fusion.boundary,
     )
     own = prompt.instruction if prompt.instruction is not None else instruction

@@ -36,9 +36,7 @@ def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) 
     Raises:
         CheckpointError: It cannot be written (no space, no permission).
     """
-    weights = tensors_to_bytes(
-        {k: v.detach().cpu().contiguous() for k, v in model.fusion.state_dict().items()}
-    )
+    weights = tensors_to_bytes({k: v.detach().cpu().contiguous() for k, v in model.fusion.state_dict().items()})
     config = {
         "format": FORMAT,
         "encoder": {
@@ -93,21 +91,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf8"))
     except FileNotFoundError:
-        found = (
-            ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
-        )
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
         raise CheckpointError(
             f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. "
             "Give the folder that `glotfuse train` wrote."
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it."
-        ) from None
+        raise CheckpointError(f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it.") from None
     if not isinstance(config, dict) or "weights_sha256" not in config:
-        raise CheckpointError(
-            f"Expected the config of a glotfuse checkpoint in {path}; found another JSON file."
-        )
+        raise CheckpointError(f"Expected the config of a glotfuse checkpoint in {path}; found another JSON file.")
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"Expected checkpoint format {FORMAT} in {path}; found {config.get('format')!r}. Update glotfuse."
@@ -171,9 +163,7 @@ def load(
     identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, device=device)
-        encoder = load_encoder(
-            encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang
-        )
+        encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     if not isinstance(lm, LM):
         lm = load_lm(

@@ -115,9 +115,7 @@ def eval_(
     if task_path:
         recipe = replace(recipe, task=replace(recipe.task, path=task_path))
     chosen = languages.split(",") if languages else None
-    recipe = with_evaluation(
-        recipe, languages=chosen, split=split, max_examples=max_examples, batch_size=batch_size
-    )
+    recipe = with_evaluation(recipe, languages=chosen, split=split, max_examples=max_examples, batch_size=batch_size)
     recipe = recipe_from_dict({**to_dict(recipe), "device": device}, "options")
     _print(_evaluate(run, recipe, None).rich_table())
 
@@ -211,9 +209,7 @@ def models(context: typer.Context) -> None:
     table = Table("name", "role", "licence", "cached", "what it is")
     for name, model in BUNDLED.items():
         cached = "yes" if cached_path(name) else "no"
-        table.add_row(
-            f"bundled:{name}", model.role, model.licence, cached, f"{model.description} {model.note}"
-        )
+        table.add_row(f"bundled:{name}", model.role, model.licence, cached, f"{model.description} {model.note}")
     _print(table)
     _say("Any other encoder and causal LM of transformers is named by its hub id or a local folder.")
     for kind, registry in (("mixer", MIXERS), ("projector", PROJECTORS)):

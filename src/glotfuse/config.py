@@ -80,6 +80,12 @@ class FusionConfig:
     """Normalisation of each layer's states before mixing; T5-like encoders need it."""
     match_scale: bool = True
     """Bring every projected vector to the root mean square of the LM's token embeddings."""
+    summary: bool = True
+    """Put the mean of all span vectors first, which is read more surely in distant languages than single tokens."""
+    state_dropout: Probability = 0.1
+    """Share of the mixed states' elements zeroed in training, which carries over better to other languages."""
+    token_dropout: Probability = 0.4
+    """Share of the span's positions left out in training, for the same reason."""
     boundary: Literal["zeros", "normal"] = "zeros"
     """Start of the learned vector that ends the span."""
     warm_start: Literal["none", "align"] = "align"

@@ -65,9 +65,7 @@ def task_of(config: TaskConfig) -> Task:
                 given[key] = getattr(config, key)
         return get_task(config.name, path=config.path, language_column=config.language_column, **given)
     if config.path is None:
-        raise ConfigError(
-            "Expected task.path for the task 'files'; found none. Name your folder or file there."
-        )
+        raise ConfigError("Expected task.path for the task 'files'; found none. Name your folder or file there.")
     return task_from_files(
         config.path,
         label_column=config.label_column,
@@ -193,20 +191,14 @@ def _prepare(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]
             seed=config.seed,
         )
         if found.num_short:
-            console.print(
-                f"{found.num_short} of {len(texts)} documents are too short to cut.", style="yellow"
-            )
+            console.print(f"{found.num_short} of {len(texts)} documents are too short to cut.", style="yellow")
         prepared = found.examples
     else:
         answers = [_label(row) for row in rows]
-        prepared = prepare(
-            reader, prompt, [row.fields for row in rows], answers=answers, language=task.train_language
-        )
+        prepared = prepare(reader, prompt, [row.fields for row in rows], answers=answers, language=task.train_language)
     num_cut = sum(example.truncated for example in prepared)
     if num_cut:
-        console.print(
-            f"{num_cut} of {len(prepared)} texts were cut to {reader.max_length} tokens.", style="yellow"
-        )
+        console.print(f"{num_cut} of {len(prepared)} texts were cut to {reader.max_length} tokens.", style="yellow")
     return prepared
 
 

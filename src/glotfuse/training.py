@@ -201,9 +201,7 @@ class _Schedule(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps = state.max_steps
-        self._due = {
-            math.ceil(steps * i / self._num_evaluations) for i in range(1, self._num_evaluations + 1)
-        }
+        self._due = {math.ceil(steps * i / self._num_evaluations) for i in range(1, self._num_evaluations + 1)}
         self._bar = Bar("training", steps * self._batch)
         self._bar.__enter__()
         self._bar.extend(-state.global_step * self._batch)
@@ -294,9 +292,7 @@ def train(
     with graceful_interrupt(
         "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     ) as stop:
-        schedule = _Schedule(
-            evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples)
-        )
+        schedule = _Schedule(evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples))
         trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, callbacks=[schedule])
         trainer.model_accepts_loss_kwargs = True
         _silence(trainer)
@@ -314,9 +310,7 @@ def train(
         best = Path(state.best_model_checkpoint)
         load_fusion(model, load_file(best / WEIGHTS), best)
     model.eval()
-    return TrainingOutcome(
-        state.global_step, state.best_global_step, state.best_metric, list(state.log_history)
-    )
+    return TrainingOutcome(state.global_step, state.best_global_step, state.best_metric, list(state.log_history))
 
 
 def discard_state(state_folder: Path) -> None:

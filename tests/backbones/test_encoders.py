@@ -72,7 +72,8 @@ def test_padding_does_not_change_a_texts_states(encoder: Encoder) -> None:
     together = encoder(*padded(encoder, rows))
     for index, row in enumerate(rows):
         for state, alone in zip(together, encoder(torch.tensor([row]), None), strict=True):
-            torch.testing.assert_close(state[index, : len(row)], alone[0], atol=1e-4, rtol=1e-4)
+            scale = float(alone.abs().max())  # T5's states grow with depth
+            torch.testing.assert_close(state[index, : len(row)], alone[0], atol=1e-4 * scale, rtol=0)
 
 
 def test_texts_and_layers_have_different_states(encoder: Encoder) -> None:

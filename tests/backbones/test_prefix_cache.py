@@ -40,7 +40,7 @@ def test_a_cached_head_gives_the_logits_and_gradients_of_the_head(lm: LM) -> Non
     prefix = lm.cache_prefix(HEAD)
     assert prefix is not None
     assert prefix.length == len(HEAD)
-    for seed, num_rows, width in ((0, 3, 9), (1, 1, 5), (2, 4, 14)):  # batches leave nothing behind
+    for seed, num_rows, width in ((0, 3, 9), (1, 3, 5), (2, 1, 14)):  # batches leave nothing behind
         embeds = some_embeddings(lm, num_rows, width, seed=seed)
         keep = torch.rand(num_rows, width, generator=torch.Generator().manual_seed(seed)) < 0.5
         cached, plain = embeds.clone().requires_grad_(), embeds.clone().requires_grad_()

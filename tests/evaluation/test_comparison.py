@@ -61,9 +61,7 @@ def test_averages_are_over_the_languages_that_all_runs_have() -> None:
 
 
 def test_different_numbers_of_examples_are_reported() -> None:
-    half = EvaluationReport(
-        "half", "sib200", "test", {}, ("only",), (result("sin_Sinh", 0.6, num_examples=100),)
-    )
+    half = EvaluationReport("half", "sib200", "test", {}, ("only",), (result("sin_Sinh", 0.6, num_examples=100),))
     page = comparison_table([run("whole", {"sin_Sinh": 0.6}), half]).to_markdown()
     assert "Scored on different numbers of examples: Sinhala (sin_Sinh)." in page
 

@@ -68,8 +68,7 @@ def test_class_sizes_fit_the_papers_counts() -> None:
     # The paper counts 7 languages in class 5, 18 in 4, 28 in 3 and 19 in 2; Flores-200 lacks Latin (3),
     # Konkani and Western Punjabi (2). Scripts of one language count once here.
     sizes = {
-        number: len({x.code[:3] for x in known_languages() if x.resource_class == number})
-        for number in (2, 3, 4, 5)
+        number: len({x.code[:3] for x in known_languages() if x.resource_class == number}) for number in (2, 3, 4, 5)
     }
     assert sizes == {5: 7, 4: 18, 3: 28 - 1, 2: 19 - 2}
 

@@ -33,9 +33,7 @@ def sample(num_examples: int, num_labels: int, seed: int) -> tuple[list[int], li
     return gold.tolist(), predicted.tolist()
 
 
-@pytest.mark.parametrize(
-    ("correct", "total"), [(0, 1), (1, 1), (0, 204), (204, 204), (8, 10), (147, 204), (1, 9999)]
-)
+@pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (0, 204), (204, 204), (8, 10), (147, 204), (1, 9999)])
 def test_accuracy_interval_is_scipys_wilson_interval(correct: int, total: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
@@ -132,9 +130,7 @@ def test_perfect_predictions_have_macro_f1_1_in_every_resample() -> None:
         ([0.0, 1.0], [0, 1], "whole number"),
     ],
 )
-def test_wrong_labels_are_refused_with_what_was_found(
-    gold: list[int], predicted: list[int], message: str
-) -> None:
+def test_wrong_labels_are_refused_with_what_was_found(gold: list[int], predicted: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         macro_f1(gold, predicted, num_labels=3)
 
@@ -165,9 +161,7 @@ def test_averages_are_unweighted_over_the_languages_of_a_group() -> None:
         language_result("rus_Cyrl", [0, 1], [0, 0], ["a", "b"]),
         language_result("sin_Sinh", [0, 1, 0, 1], [0, 0, 1, 1], ["a", "b"]),
     ]
-    everywhere, not_english, low = (
-        average_over(results, g) for g in ("all", "all_but_english", "low_resource")
-    )
+    everywhere, not_english, low = (average_over(results, g) for g in ("all", "all_but_english", "low_resource"))
     assert (everywhere.accuracy, everywhere.num_languages) == (pytest.approx((1 + 0.5 + 0.5) / 3), 3)
     assert everywhere.macro_f1 == pytest.approx((1 + (2 / 3 + 0) / 2 + 0.5) / 3)
     assert (not_english.accuracy, not_english.num_languages) == (0.5, 2)

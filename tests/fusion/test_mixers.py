@@ -18,7 +18,6 @@ from glotfuse.errors import ConfigError
 from glotfuse.fusion import MIXERS, Mixer
 from glotfuse.fusion.mixers import GlobalSoftmax, TransformerSoftmax
 
-torch.set_num_threads(1)
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 NAMES = ("last", "mean", "global_softmax", "transformer_softmax")
 

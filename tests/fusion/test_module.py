@@ -15,7 +15,6 @@ from glotfuse.errors import ConfigError
 from glotfuse.fusion import MIXERS, PROJECTORS, Fusion, Mixer, MixerOutput, register_mixer, register_projector
 from glotfuse.fusion.projectors import Projected, Projector
 
-torch.set_num_threads(1)
 L, D, H = 3, 8, 6
 LENGTHS = (5, 2, 4)
 MIXER_NAMES = ("last", "mean", "global_softmax", "transformer_softmax")

@@ -15,7 +15,6 @@ from glotfuse.errors import ConfigError
 from glotfuse.fusion import PROJECTORS
 from glotfuse.fusion.projectors import LinearProjector, MLPProjector, PerceiverProjector
 
-torch.set_num_threads(1)
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 D, H = 8, 6
 

@@ -117,9 +117,7 @@ def test_faults_of_csv_rows(write):
 
 
 def test_duplicates_are_kept_and_counted(write):
-    folder = write(
-        "train.tsv", "text\tlabel\nsame\tpositive\nsame\tnegative\nsame\tpositive\nsame\tpositive\n"
-    )
+    folder = write("train.tsv", "text\tlabel\nsame\tpositive\nsame\tnegative\nsame\tpositive\nsame\tpositive\n")
     split = load(folder)
     assert len(split) == 4
     assert split.report.duplicates == 2

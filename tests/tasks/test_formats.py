@@ -25,9 +25,7 @@ def pairs(split):
 
 
 def tsv_file(path):
-    path.write_text(
-        "text\tlabel\n" + "".join(f"{t}\t{w}\n" for t, w in zip(TEXTS, LABELS, strict=True)), newline=""
-    )
+    path.write_text("text\tlabel\n" + "".join(f"{t}\t{w}\n" for t, w in zip(TEXTS, LABELS, strict=True)), newline="")
 
 
 def csv_file(path):
@@ -36,9 +34,7 @@ def csv_file(path):
 
 
 def jsonl_file(path):
-    rows = [
-        json.dumps({"text": t, "label": w}, ensure_ascii=False) for t, w in zip(TEXTS, LABELS, strict=True)
-    ]
+    rows = [json.dumps({"text": t, "label": w}, ensure_ascii=False) for t, w in zip(TEXTS, LABELS, strict=True)]
     path.write_text("\n".join(rows), newline="")
 
 
@@ -125,9 +121,7 @@ def test_any_format_with_a_text_column_serves_as_unlabelled_text(tmp_path, exten
 
 def test_plain_text_is_not_taken_for_labelled_data(write):
     folder = write("train.txt", "one\n")
-    with pytest.raises(
-        DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.parquet; the folder holds: train\.txt"
-    ):
+    with pytest.raises(DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.parquet; the folder holds: train\.txt"):
         load(folder, labels=["a", "b"])
 
 
@@ -160,9 +154,7 @@ def test_unusable_files_are_refused(write, name, content, message):
 
 
 def test_an_empty_parquet_file_is_refused(tmp_path):
-    parquet.write_table(
-        pa.table({"text": pa.array([], pa.string()), "label": []}), tmp_path / "train.parquet"
-    )
+    parquet.write_table(pa.table({"text": pa.array([], pa.string()), "label": []}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="found only a header"):
         load(tmp_path, labels=["a", "b"])
 

@@ -58,9 +58,7 @@ def test_configuration_split_columns_and_class_labels(repository):
 
 
 def test_dev_is_the_hubs_validation_split(repository):
-    assert (
-        task(hub_dataset(repository)).load("dev", "eng_Latn").examples[0].fields["text"] == "en validation 0"
-    )
+    assert task(hub_dataset(repository)).load("dev", "eng_Latn").examples[0].fields["text"] == "en validation 0"
 
 
 def test_only_declared_splits_and_languages_exist(repository):

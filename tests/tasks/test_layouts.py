@@ -108,9 +108,7 @@ def test_a_split_without_data_names_the_folder_what_was_tried_and_what_is_there(
         task(folder).load("train", "eng_Latn")
     message = str(caught.value)
     assert str(folder) in message
-    assert (
-        "{language}/{split}, {split}/{language}, {split}, {language}_{split}, {language}.{split}" in message
-    )
+    assert "{language}/{split}, {split}/{language}, {split}, {language}_{split}, {language}.{split}" in message
     assert ".tsv, .csv, .jsonl, .parquet" in message
     assert "the folder holds: sub/notes.md, train_eng.tsv" in message
 
@@ -126,9 +124,7 @@ def test_a_language_without_data_names_those_that_have_it_and_the_nearest(write)
     folder = write("test/sin_Sinh.tsv", f"{HEADER}x\ta\n")
     found = task(folder)
     assert found.missing_languages("test") == ["yor_Latn"]
-    message = (
-        r"\(eng_Latn, sin_Sinh\), found 'sin_Sin'\. Did you mean 'sin_Sinh'\? .*without test data: yor_Latn"
-    )
+    message = r"\(eng_Latn, sin_Sinh\), found 'sin_Sin'\. Did you mean 'sin_Sinh'\? .*without test data: yor_Latn"
     with pytest.raises(DataError, match=message):
         found.load("test", "sin_Sin")
 

@@ -60,9 +60,7 @@ def test_pairs_are_cut_at_the_premise():
     assert get_task("xnli").cut_column == get_task("indicxnli").cut_column == "premise"
 
 
-@pytest.mark.parametrize(
-    "name", ["xnli", "indicxnli", "amazon-reviews", "sinhala-news", "nusax", "masakhanews"]
-)
+@pytest.mark.parametrize("name", ["xnli", "indicxnli", "amazon-reviews", "sinhala-news", "nusax", "masakhanews"])
 def test_hub_languages_are_known_without_a_network(name):
     task = get_task(name)
     assert isinstance(task.source, HubSource)

@@ -90,9 +90,7 @@ def test_no_english_text_names_a_topic(task, split):
 
 
 def test_no_text_occurs_in_two_splits(task):
-    texts = {
-        s: {e.fields["text"].casefold() for e in task.load(s, "eng_Latn")} for s in ("train", "dev", "test")
-    }
+    texts = {s: {e.fields["text"].casefold() for e in task.load(s, "eng_Latn")} for s in ("train", "dev", "test")}
     assert not texts["train"] & texts["dev"]
     assert not texts["train"] & texts["test"]
     assert not texts["dev"] & texts["test"]

@@ -66,9 +66,7 @@ def accuracy_interval(num_correct: int, num_examples: int) -> Interval:
         )
     p, z2 = num_correct / num_examples, Z_95**2
     centre = (p + z2 / (2 * num_examples)) / (1 + z2 / num_examples)
-    half_width = (Z_95 / (1 + z2 / num_examples)) * math.sqrt(
-        p * (1 - p) / num_examples + z2 / (4 * num_examples**2)
-    )
+    half_width = (Z_95 / (1 + z2 / num_examples)) * math.sqrt(p * (1 - p) / num_examples + z2 / (4 * num_examples**2))
     # At p = 0 and p = 1 an end of the interval is p exactly; rounding must not push it past.
     return Interval(p, max(0.0, min(p, centre - half_width)), min(1.0, max(p, centre + half_width)))
 

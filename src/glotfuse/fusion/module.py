@@ -25,9 +25,10 @@ class Span(NamedTuple):
     """The encoder-derived embeddings inside the prompt."""
 
     embeddings: Tensor
-    """(B,S+1,H): the valid positions first, then the boundary, then zeros."""
+    """(B,S+1,H): the summary where there is one, the valid positions, the boundary, then zeros."""
     mask: Tensor
-    """(B,S+1), true for the valid positions and the boundary."""
+    """(B,S+1), true for the positions that the LM reads: valid ones and the boundary, less those that token dropout
+    leaves out."""
     layer_weights: Tensor
     """The mixer's weights, (L,) or (B,T,L)."""
 
@@ -48,6 +49,11 @@ class Fusion(nn.Module):
             two when layers are mixed: their intermediate states are raw residual sums that grow with depth.
         match_scale: Root mean square that every projected vector is brought to, that of the LM's own token
             embeddings; None leaves the projector's output as it is.
+        summary: Whether a first span position holds the mean of all others (brought to their scale). Single tokens
+            of distant languages are read less surely than the text as a whole.
+        state_dropout: Probability that an element of a mixed state is zeroed in training (inverted dropout). It keeps
+            projector and LM from relying on details that other languages' states lack.
+        token_dropout: Probability that a span position is left out in training, summary and boundary never.
         boundary: Start of the learned vector that ends the span: `zeros` (the paper) or `normal`
             (LangBridge's N(0,1), times `match_scale` where that is given).
 
@@ -67,6 +73,9 @@ class Fusion(nn.Module):
         projector_options: dict[str, Any] | None = None,
         layer_norm: str = "none",
         match_scale: float | None = None,
+        summary: bool = False,
+        state_dropout: float = 0.0,
+        token_dropout: float = 0.0,
         boundary: str = "zeros",
     ):
         super().__init__()
@@ -75,7 +84,13 @@ class Fusion(nn.Module):
                 raise ConfigError(
                     f"Expected {key} out of {', '.join(known)}; found {value!r}.{did_you_mean(value, known)}"
                 )
+        for name, rate in (("state_dropout", state_dropout), ("token_dropout", token_dropout)):
+            if not 0.0 <= rate < 1.0:
+                raise ConfigError(f"Expected {name} in [0, 1); found {rate}.")
         self.num_layers = num_layers
+        self.summary = summary
+        self.state_dropout = state_dropout
+        self.token_dropout = token_dropout
         self.layer_norm = layer_norm
         self.match_scale = match_scale
         self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
@@ -92,16 +107,28 @@ class Fusion(nn.Module):
         """
         mask = mask.bool()
         mixed, layer_weights = self.mix(hidden_states, mask)
+        mixed = F.dropout(mixed, self.state_dropout, self.training)
         embeddings, lengths = self.projector(mixed, mask)
-        if self.match_scale is not None:
-            # A larger eps would leave small projections, which a fresh projector may well give, off the scale.
-            embeddings = F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-12) * self.match_scale
+        embeddings = self._scale(embeddings)
         positions = torch.arange(embeddings.shape[1] + 1, device=embeddings.device)
         is_boundary = (positions == lengths.unsqueeze(1)).unsqueeze(-1)  # (B,S+1,1)
         span_mask = positions <= lengths.unsqueeze(1)
-        embeddings = F.pad(embeddings, (0, 0, 0, 1))
+        embeddings = F.pad(embeddings, (0, 0, 0, 1)) * (span_mask.unsqueeze(-1) & ~is_boundary)
+        summary = self._scale(embeddings.sum(1, keepdim=True) / lengths.view(-1, 1, 1))
         embeddings = torch.where(is_boundary, self.boundary.to(embeddings.dtype), embeddings)
+        if self.training and self.token_dropout:
+            kept = torch.rand(span_mask.shape, device=span_mask.device) >= self.token_dropout
+            span_mask = span_mask & (kept | is_boundary.squeeze(-1))
+        if self.summary:
+            embeddings = torch.cat([summary, embeddings], dim=1)
+            span_mask = F.pad(span_mask, (1, 0), value=True)
         return Span(embeddings * span_mask.unsqueeze(-1), span_mask, layer_weights)
+
+    def _scale(self, embeddings: Tensor) -> Tensor:
+        if self.match_scale is None:
+            return embeddings
+        # A larger eps would leave small projections, which a fresh projector may well give, off the scale.
+        return F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-12) * self.match_scale
 
     def mix(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
         """The first half alone: normalises L tensors (B,T,D) and mixes them."""

@@ -106,9 +106,7 @@ def sample(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
         ConfigError: If `n` is below 1.
     """
     if n < 1:
-        raise ConfigError(
-            f"sample size: expected at least 1, found {n}. Leave it unset to use every example."
-        )
+        raise ConfigError(f"sample size: expected at least 1, found {n}. Leave it unset to use every example.")
     random_source = random.Random(seed)
     groups: dict[str, list[Example]] = {}
     for example in examples:

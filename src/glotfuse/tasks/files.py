@@ -119,9 +119,7 @@ class FileSource:
 
         def rows() -> Iterator[Row | Problem]:
             for row in table.rows:
-                if isinstance(
-                    row, Problem
-                ):  # of unknown language, so reported with every language of the file
+                if isinstance(row, Problem):  # of unknown language, so reported with every language of the file
                     yield row
                     continue
                 found = label_text(row.values.get(column))
@@ -138,12 +136,8 @@ class FileSource:
     def _candidates(self, any_extension: bool = False) -> list[Path]:
         if self.path is None or not self.path.is_dir():
             raise DataError(f"{self.path}: expected a folder of data files, found none. Check the path.")
-        files = [
-            path for pattern in ("*", "*/*") for path in sorted(self.path.glob(pattern)) if path.is_file()
-        ]
-        visible = [
-            p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)
-        ]
+        files = [path for pattern in ("*", "*/*") for path in sorted(self.path.glob(pattern)) if path.is_file()]
+        visible = [p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
         return [path for path in visible if any_extension or path.suffix.lower() in self._extensions()]
 
     def _files(self, split: str) -> dict[str | None, Path]:
@@ -178,9 +172,7 @@ class FileSource:
         for name, path in next(iter(claims.values()), ()):
             language = self.aliases.get(name, name) if name else SHARED
             if language in files:
-                both = " and ".join(
-                    str(file.relative_to(self.path or "")) for file in (files[language], path)
-                )
+                both = " and ".join(str(file.relative_to(self.path or "")) for file in (files[language], path))
                 raise DataError(
                     f"{self.path}: expected one {split} file for {language or 'all languages'}, found {both}."
                     " Keep one of them."

@@ -36,9 +36,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     """
     reader = FORMATS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"{path}: expected a file of {', '.join(FORMATS)}, found {path.suffix or 'no extension'!r}."
-        )
+        raise DataError(f"{path}: expected a file of {', '.join(FORMATS)}, found {path.suffix or 'no extension'!r}.")
     if not path.is_file():
         raise DataError(f"{path}: expected a data file, found none. Check the path.")
     return reader.read(path, columns)
@@ -75,18 +73,14 @@ def _records(header: Sequence[str], records: Iterable[tuple[int, Sequence[str]]]
             yield _blank(number)
         else:
             column = header[len(cells)] if len(cells) < len(header) else header[-1]
-            message = (
-                f"expected {len(header)} cells, found {len(cells)}: a separator or line break inside a text?"
-            )
+            message = f"expected {len(header)} cells, found {len(cells)}: a separator or line break inside a text?"
             yield Problem(Fault.MALFORMED, number, column, message)
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
     repeated = sorted({printable(name) for name in header if header.count(name) > 1})
     if repeated:
-        raise DataError(
-            f"{path}: expected distinct column names, found {', '.join(map(repr, repeated))} twice."
-        )
+        raise DataError(f"{path}: expected distinct column names, found {', '.join(map(repr, repeated))} twice.")
 
 
 def _read_tsv(path: Path, columns: Sequence[str]) -> Table:
@@ -133,9 +127,7 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Table:
         try:
             record = json.loads(line)
         except ValueError as error:
-            rows.append(
-                Problem(Fault.MALFORMED, number, None, f"expected a JSON object, found invalid JSON: {error}")
-            )
+            rows.append(Problem(Fault.MALFORMED, number, None, f"expected a JSON object, found invalid JSON: {error}"))
             continue
         if isinstance(record, dict):
             found.update(dict.fromkeys(record))

@@ -209,9 +209,7 @@ def _masakhanews() -> Task:
     return Task(
         "masakhanews",
         HubSource((HubDataset("masakhane/masakhanews", MASAKHANEWS_CONFIGS, columns=columns),)),
-        label_words=_words(
-            "business", "entertainment", "health", "politics", "religion", "sports", "technology"
-        ),
+        label_words=_words("business", "entertainment", "health", "politics", "religion", "sports", "technology"),
         instruction=_TOPIC,
     )
 

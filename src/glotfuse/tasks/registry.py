@@ -23,9 +23,7 @@ def task_names() -> list[str]:
     return list(NAMED_TASKS)
 
 
-def get_task(
-    name: str, *, path: Files | None = None, language_column: str | None = None, **overrides: Any
-) -> Task:
+def get_task(name: str, *, path: Files | None = None, language_column: str | None = None, **overrides: Any) -> Task:
     """Returns a named task.
 
     Args:
@@ -138,9 +136,7 @@ def _file_source(
     if isinstance(path, (str, Path)):
         return FileSource(Path(path), {}, language_column, default_language, aliases, plain_text)
     files = {
-        split: {language: Path(file) for language, file in value.items()}
-        if isinstance(value, Mapping)
-        else Path(value)
+        split: {language: Path(file) for language, file in value.items()} if isinstance(value, Mapping) else Path(value)
         for split, value in path.items()
     }
     return FileSource(None, files, language_column, default_language, aliases, plain_text)

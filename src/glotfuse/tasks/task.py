@@ -58,9 +58,7 @@ class Task:
         self._check_labels()
         found = set(_placeholders(self.instruction, f"task {self.name}: instruction"))
         if found - ({"labels"} if self.label_column else set()):
-            self._refuse(
-                "instruction", f"no placeholder but {{labels}} in a labelled task, found {sorted(found)}"
-            )
+            self._refuse("instruction", f"no placeholder but {{labels}} in a labelled task, found {sorted(found)}")
         if self.on_invalid_row not in ("error", "skip"):
             self._refuse("on_invalid_row", f"'error' or 'skip', found {self.on_invalid_row!r}")
 
@@ -169,9 +167,7 @@ class Task:
         if result.examples and not failed:
             return
         shown = "".join(f"\n  {problem}" for problem in result.shown)
-        scope = (
-            f" (the first {NUM_SHOWN} of {result.num_faults} faults)" if result.num_faults > NUM_SHOWN else ""
-        )
+        scope = f" (the first {NUM_SHOWN} of {result.num_faults} faults)" if result.num_faults > NUM_SHOWN else ""
         advice = "Correct them, or set on_invalid_row to 'skip' to leave them out and count them."
         raise DataError(
             f"task {self.name}: expected usable rows in {source}, found {result.num_faulty} faulty among "
@@ -181,21 +177,15 @@ class Task:
     def _check_columns(self) -> None:
         columns = self.text_columns
         if not columns or len(set(columns)) < len(columns) or self.label_column in columns or "" in columns:
-            self._refuse(
-                "text_columns", f"distinct column names, without the label column; found {list(columns)}"
-            )
+            self._refuse("text_columns", f"distinct column names, without the label column; found {list(columns)}")
         if self.cut_column not in columns:
             hint = did_you_mean(self.cut_column, columns)
-            self._refuse(
-                "cut_column", f"a text column ({', '.join(columns)}), found {self.cut_column!r}", hint
-            )
+            self._refuse("cut_column", f"a text column ({', '.join(columns)}), found {self.cut_column!r}", hint)
         used = _placeholders(self.template, f"task {self.name}: template")
         for column in used:
             if column not in columns:
                 hint = did_you_mean(column, columns)
-                self._refuse(
-                    "template", f"placeholders for {', '.join(columns)} only, found {{{column}}}", hint
-                )
+                self._refuse("template", f"placeholders for {', '.join(columns)} only, found {{{column}}}", hint)
         for column in columns:
             if used.count(column) != 1:
                 self._refuse("template", f"{{{column}}} once, found it {used.count(column)} times")
@@ -209,16 +199,10 @@ class Task:
         if len(words) < 2:
             self._refuse("label_words", f"at least two labels, found {len(words)}")
         if any(not word.strip() or word != word.strip() for word in [*words, *self.label_words]):
-            self._refuse(
-                "label_words", f"labels and words without surrounding space, found {dict(self.label_words)}"
-            )
-        repeated = sorted(
-            {word for word in words if [w.casefold() for w in words].count(word.casefold()) > 1}
-        )
+            self._refuse("label_words", f"labels and words without surrounding space, found {dict(self.label_words)}")
+        repeated = sorted({word for word in words if [w.casefold() for w in words].count(word.casefold()) > 1})
         if repeated:
-            self._refuse(
-                "label_words", f"a different word for every label, apart from case; found {repeated} twice"
-            )
+            self._refuse("label_words", f"a different word for every label, apart from case; found {repeated} twice")
 
     def _refuse(self, part: str, rest: str, hint: str = "") -> None:
         raise ConfigError(f"task {self.name}: {part}: expected {rest}.{hint}")
