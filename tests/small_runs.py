@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from glotfuse.config import Recipe, recipe_from_dict
+from glotfuse.config import Recipe
+from glotfuse.recipes import recipe_from_dict
 from tiny import encoder_folder, lm_folder
 
 SPORTS = "The team won match number {i} in the last minute of the game.\tsports\n"

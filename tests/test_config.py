@@ -12,17 +12,9 @@ from typing import Any
 import pytest
 
 from glotfuse import config
-from glotfuse.config import (
-    EncoderConfig,
-    FusionConfig,
-    Recipe,
-    TrainingConfig,
-    load_recipe,
-    recipe_from_dict,
-    section_from_dict,
-    to_dict,
-)
+from glotfuse.config import EncoderConfig, FusionConfig, Recipe, TrainingConfig
 from glotfuse.errors import ConfigError
+from glotfuse.recipes import load_recipe, recipe_from_dict, section_from_dict, to_dict
 
 SECTIONS = ("encoder", "lm", "fusion", "prompt", "task", "training", "evaluation")
 

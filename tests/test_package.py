@@ -54,7 +54,7 @@ def test_recipes_and_tasks_are_reached_without_torch():
             {
                 "FusedLM": "glotfuse.model",
                 "Recipe": "glotfuse.config",
-                "load_recipe": "glotfuse.config",
+                "load_recipe": "glotfuse.recipes",
                 "get_task": "glotfuse.tasks.registry",
                 "task_from_files": "glotfuse.tasks.registry",
                 "register_mixer": "glotfuse.fusion.mixers",

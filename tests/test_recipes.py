@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from glotfuse.config import Recipe, load_recipe, to_dict
+from glotfuse.config import Recipe
 from glotfuse.fusion import Fusion
+from glotfuse.recipes import load_recipe, to_dict
 from glotfuse.tasks import get_task
 
 RECIPES = Path(__file__).parents[1] / "recipes"

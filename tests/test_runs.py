@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from glotfuse import checkpoint
-from glotfuse.config import load_recipe, recipe_from_dict, to_dict
 from glotfuse.errors import CheckpointError, ConfigError, DataError
 from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.runner import evaluate
 from glotfuse.model import FusedLM
+from glotfuse.recipes import load_recipe, recipe_from_dict, to_dict
 from glotfuse.runs import task_of, train_run
 from small_runs import small_recipe, write_task
 from tiny import encoder_folder, lm_folder

@@ -13,9 +13,10 @@ from transformers import set_seed
 
 from glotfuse import training
 from glotfuse.backbones.identity import hash_module
+from glotfuse.batching import LengthGroupedOrder
 from glotfuse.inputs import prepare
 from glotfuse.model import FusedLM
-from glotfuse.training import DevExamples, LengthGroupedOrder, TrainingInterruptedError, train
+from glotfuse.training import DevExamples, TrainingInterruptedError, train
 from tiny import TEXTS, tiny_model
 
 LABELS = ("science", "politics", "sports")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from glotfuse.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from glotfuse.config import Recipe, load_recipe
+    from glotfuse.config import Recipe
     from glotfuse.errors import GlotfuseError
     from glotfuse.fusion import register_mixer, register_projector
     from glotfuse.model import FusedLM
+    from glotfuse.recipes import load_recipe
     from glotfuse.tasks import get_task, task_from_files
 else:  # hidden from type checkers, which would take any name for granted
     __getattr__, __dir__ = lazy_exports(
@@ -18,7 +19,7 @@ else:  # hidden from type checkers, which would take any name for granted
             "GlotfuseError": "glotfuse.errors",
             "Recipe": "glotfuse.config",
             "get_task": "glotfuse.tasks",
-            "load_recipe": "glotfuse.config",
+            "load_recipe": "glotfuse.recipes",
             "register_mixer": "glotfuse.fusion",
             "register_projector": "glotfuse.fusion",
             "task_from_files": "glotfuse.tasks",

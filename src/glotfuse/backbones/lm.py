@@ -135,7 +135,9 @@ class LM(nn.Module):
             found = self.run(after, last, cache=prefix_cache.expand(1), start=len(prefix_ids))
         except _NOT_CACHEABLE as error:
             logger.warning(
-                "Prompt head not cached, but read anew in every batch: %s: %s", type(self.model).__name__, error
+                "Prompt head not cached, but read anew in every batch: %s keeps more than keys and values (%s).",
+                type(self.model).__name__,
+                error,
             )
             return None
         expected = self.run(torch.cat([prefix, after], dim=1), F.pad(last, (len(prefix_ids), 0)))

