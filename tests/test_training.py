@@ -14,6 +14,7 @@ from transformers import set_seed
 from glotfuse import training
 from glotfuse.backbones.identity import hash_module
 from glotfuse.batching import LengthGroupedOrder
+from glotfuse.errors import CheckpointError
 from glotfuse.inputs import prepare
 from glotfuse.model import FusedLM
 from glotfuse.training import DevExamples, TrainingInterruptedError, train
@@ -102,6 +103,32 @@ def test_a_torn_state_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torn = tmp_path / "parts" / "checkpoint-9"
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"half')
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "parts", seed=5, **OPTIONS)
+    assert digest(model) == expected
+
+
+def test_a_full_disk_stops_with_a_clear_error_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "whole", seed=5, **OPTIONS)
+    expected = digest(model)
+    model, examples, dev = fresh()
+    plain, saved = training.FusionTrainer._save, []
+
+    def full_at_the_second(self: Any, folder: str | None = None, state_dict: Any = None) -> None:
+        saved.append(folder)
+        if len(saved) == 2:
+            (Path(folder or "") / "half").parent.mkdir(parents=True)
+            raise OSError(28, "No space left on device")
+        plain(self, folder, state_dict)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.FusionTrainer, "_save", full_at_the_second)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*same command"):
+            train(model, examples, dev, tmp_path / "parts", seed=5, **OPTIONS)
+    assert [p.name for p in (tmp_path / "parts").iterdir()] == ["checkpoint-5"]
     model, examples, dev = fresh()
     train(model, examples, dev, tmp_path / "parts", seed=5, **OPTIONS)
     assert digest(model) == expected

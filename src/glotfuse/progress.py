@@ -80,6 +80,7 @@ class Bar:
             console.print(
                 f"{self.title}: {self._done}/{self.total}  {text}  {elapsed:.0f} s, {left:.0f} s left",
                 highlight=False,
+                soft_wrap=True,
             )
             self._next_line = self._done / self.total + 1.0 / self._LINES
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from glotfuse import scoring
 from glotfuse.batching import LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
-from glotfuse.errors import GlotfuseError
+from glotfuse.errors import CheckpointError, GlotfuseError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, StopRequest, graceful_interrupt
@@ -117,6 +118,16 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.fusion.state_dict().items()}
         save_file(tensors, folder / WEIGHTS)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+            shutil.rmtree(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", ignore_errors=True)
+            raise CheckpointError(
+                f"Expected to save the state of step {self.state.global_step} in {self.args.output_dir}; found: "
+                f"{error}. Earlier states there are whole: free some space and run the same command again."
+            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)

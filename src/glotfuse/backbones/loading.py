@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +138,8 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
                 f"Expected a causal LM; found the encoder-decoder model {type(config).__name__} in {name!r}. "
                 "Use it as the encoder, and a decoder-only model as the LM."
             )
-        model, found = auto_class.from_pretrained(source, **model_options, **hub)
+        with _bars_on_terminals_only():
+            model, found = auto_class.from_pretrained(source, **model_options, **hub)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
@@ -179,3 +183,18 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keeps the loading bars of transformers out of log files."""
+    from transformers.utils import logging
+
+    silence = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
+    if silence:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if silence:
+            logging.enable_progress_bar()
