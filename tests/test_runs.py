@@ -44,9 +44,8 @@ def test_a_recipe_becomes_a_checkpoint_with_its_record(tmp_path: Path) -> None:
 
 
 def test_training_separates_an_easy_task(tmp_path: Path) -> None:
-    recipe = small_recipe(
-        write_task(tmp_path / "data"), training={"epochs": 4}, fusion={"mixer": "mean", "mixer_options": {}}
-    )
+    fusion = {"mixer": "mean", "mixer_options": {}, "summary": False, "state_dropout": 0.0, "token_dropout": 0.0}
+    recipe = small_recipe(write_task(tmp_path / "data"), training={"epochs": 8}, fusion=fusion)
     report = measured(train_run(recipe, tmp_path / "run"), recipe, tmp_path / "run")
     english = report.results[0]
     assert english.language == "eng_Latn"

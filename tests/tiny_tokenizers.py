@@ -95,7 +95,7 @@ def unigram(specials: Sequence[str], size: int = 200) -> Tokenizer:
     )
     common = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[: size - len(specials)]
     pieces = list(dict.fromkeys([*common, *sorted({c for word in marked for c in word})]))
-    scores = [(piece, math.log(counts[piece] / len(words)) - 1.0) for piece in pieces]
+    scores = [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]  # all negative: few pieces win
     tokenizer = Tokenizer(models.Unigram([*((name, 0.0) for name in specials), *scores], specials.index("<unk>")))
     tokenizer.add_special_tokens(list(specials))
     tokenizer.normalizer = normalizers.NFKC()
