@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
@@ -112,9 +113,42 @@ def test_scores_with_text_after_the_span_are_the_textbooks(lm: str) -> None:
     torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
 
 
+BRANCHING = ("llama", "qwen3", "gemma", "gpt-neox", "opt", "gpt2")
+NOT_BRANCHING = ("bloom", "mpt", "mamba", "mistral-short")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lm", [*BRANCHING, *NOT_BRANCHING])
+def test_label_words_are_read_as_a_tree_where_the_lm_obeys_a_mask(lm: str) -> None:
+    model = with_labels(tiny_model(lm=lm), LABELS["beginning"])
+    score_labels(model, model.prepare(TEXTS))
+    assert bool(model.branching) == (lm in BRANCHING)
+
+
+@torch.no_grad()
+def test_an_lm_that_ignores_the_mask_scores_words_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    examples = model.prepare(TEXTS)
+    expected = textbook_scores(model, examples)
+    run = model.lm.run
+
+    def deaf(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
+        if attention_mask is not None and attention_mask.dim() == 4:
+            attention_mask = torch.zeros_like(attention_mask)
+        return run(*args, attention_mask=attention_mask, **options)
+
+    monkeypatch.setattr(model.lm, "run", deaf)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+    assert model.branching is False
+    assert "one by one" in caplog.text
+
+
 @torch.no_grad()
 def test_many_label_words_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_labels(tiny_model(), LABELS["several"])
+    model.branching = False
     examples = model.prepare(TEXTS)
     monkeypatch.setattr("glotfuse.scoring._MAX_ROWS", 5)
     expected = textbook_scores(model, examples)

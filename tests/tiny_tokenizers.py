@@ -86,16 +86,15 @@ def byte_level_bpe(specials: Sequence[str], size: int = 460) -> Tokenizer:
     return tokenizer
 
 
-def unigram(specials: Sequence[str], size: int = 200) -> Tokenizer:
-    """The commonest substrings; the trainer of `tokenizers` finds other pieces in every process."""
-    words = " ".join(SENTENCES).split()
-    marked = [f"▁{word}" for word in words]
+def unigram(specials: Sequence[str], num_parts: int = 150) -> Tokenizer:
+    """All characters and the commonest parts of words; the trainer of `tokenizers` finds others in every process."""
+    words = [f"▁{word}" for word in " ".join(SENTENCES).split()]
     counts = Counter(
-        word[start:end] for word in marked for start in range(len(word)) for end in range(start + 1, len(word) + 1)
+        word[start:end] for word in words for start in range(len(word)) for end in range(start + 1, len(word) + 1)
     )
-    common = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[: size - len(specials)]
-    pieces = list(dict.fromkeys([*common, *sorted({c for word in marked for c in word})]))
-    scores = [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]  # all negative: few pieces win
+    parts = sorted((p for p in counts if 2 <= len(p) <= 4), key=lambda p: (-counts[p] * (len(p) - 1), p))[:num_parts]
+    pieces = [*sorted(p for p in counts if len(p) == 1), *parts]
+    scores = [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]  # negative: few pieces win
     tokenizer = Tokenizer(models.Unigram([*((name, 0.0) for name in specials), *scores], specials.index("<unk>")))
     tokenizer.add_special_tokens(list(specials))
     tokenizer.normalizer = normalizers.NFKC()

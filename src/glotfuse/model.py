@@ -58,6 +58,7 @@ class FusedLM(nn.Module):
         self.settings = dict(settings or {})
         self.label_ids = prompt.label_ids(self.labels)
         self.cache_head = True
+        self.branching: bool | None = None
         self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
     @property

@@ -1,10 +1,12 @@
 """Label scoring: the log-probability of every label word after the prompt.
 
-Shapes: B batch, M positions after the head, R label words, A tokens of a label word, V vocabulary.
+Shapes: B batch, C head tokens, M positions after the head, R label words, A tokens of a label word, W nodes of the
+tree of label words, V vocabulary.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,17 +15,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glotfuse.backbones.prefix_cache import continued
+from glotfuse.backbones.prefix_cache import continued, first_rows
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
+from glotfuse.label_tree import ROOT, LabelTree
 from glotfuse.sequences import IGNORED, Sequences
 
 if TYPE_CHECKING:
     from glotfuse.model import FusedLM
 
+logger = logging.getLogger(__name__)
 
 _MAX_ROWS = 128
 """Most rows, texts times label words, that continue from a copy of the cache at once: it takes memory."""
+_CHECKED_ROWS = 2
+"""Texts of the first batch on which the tree of label words is tried out."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
 def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     """Log-probability of each label word's tokens after the prompt, (B,R), in float32.
 
-    All first tokens are read from one forward pass; words of several tokens continue from its cache.
+    First tokens are read from the prompt's last position. Where label words have several, a second, short pass reads
+    all of them from the prompt's cache: as one tree, in which words do not see each other, if the LM can; otherwise
+    each from a copy of the cache; and without a cache by a whole pass per label word.
     """
     batch = collate(examples, model.encoder.pad_token_id)
     sequences = model.assemble(batch)
@@ -72,8 +80,76 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     if several and model.head_cache(model.prompt) is None:
         return _score_whole(model, sequences, label_ids)
     logits, cache = model.run_lm(sequences, sequences.last())
-    scores = torch.log_softmax(logits, dim=-1)[:, [ids[0] for ids in label_ids]]
-    at_once = max(1, _MAX_ROWS // len(examples))
+    first = torch.log_softmax(logits, dim=-1)
+    if not several:
+        return first[:, [ids[0] for ids in label_ids]]
+    tree = LabelTree.build(label_ids)
+    if _can_branch(model, sequences, cache, tree):
+        return _score_tree(model, sequences, cache, tree, first)
+    return _score_words(model, sequences, cache, label_ids, first)
+
+
+def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree) -> bool:
+    """Whether the LM obeys a mask that makes a tree of the label words; tried out once per model and prompt."""
+    total = len(model.prompt.head_ids) + sequences.mask.shape[1] + len(tree.token_ids)
+    if not model.lm.obeys_mask(total):
+        return False
+    if model.branching is None:
+        few = _CHECKED_ROWS
+        rows = Sequences(*(x[:few] for x in sequences))
+        zeros = torch.zeros(len(rows.mask), len(model.lm.tokenizer), device=rows.mask.device)
+        by_tree = _score_tree(model, rows, first_rows(cache, few), tree, zeros)
+        by_word = _score_words(model, rows, first_rows(cache, few), model.label_ids, zeros)
+        difference = float((by_tree - by_word).abs().max())
+        model.branching = difference <= model.lm.tolerance * max(1.0, float(by_word.abs().max()))
+        if not model.branching:
+            logger.warning(
+                "Label words are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e.",
+                type(model.lm.model).__name__,
+                difference,
+            )
+    return model.branching
+
+
+def _score_tree(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> Tensor:
+    """Log-probability of R label words, (B,R), in one pass over W nodes per row, which the cache then holds too.
+
+    Args:
+        model: The model.
+        sequences: The rows after the head.
+        cache: Keys and values of head and rows.
+        tree: The label words.
+        first: (B,V), log-probabilities at each row's last position.
+    """
+    device, batch_size = sequences.mask.device, len(sequences.mask)
+    num_head, num_nodes = len(model.prompt.head_ids), len(tree.token_ids)
+    nodes = torch.tensor(tree.token_ids, device=device).expand(batch_size, -1)
+    seen = F.pad(sequences.mask, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
+    among = torch.tensor(tree.visible(), device=device).expand(batch_size, -1, -1)
+    hidden = ~torch.cat([seen, among], dim=2)  # (B,W,C+M+W)
+    dtype = model.lm.dtype
+    mask = hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
+    begin = (num_head + sequences.lengths).unsqueeze(1)
+    logits = model.lm.run(
+        model.lm.embed(nodes),
+        torch.ones_like(nodes, dtype=torch.bool),
+        cache=cache,
+        attention_mask=mask,
+        position_ids=begin + torch.tensor(tree.depths, device=device),
+    )
+    after = torch.log_softmax(logits, dim=-1).view(batch_size, num_nodes, -1)
+    columns = []
+    for path in tree.paths:
+        terms = [first[:, token] if node == ROOT else after[:, node, token] for node, token in path]
+        columns.append(torch.stack(terms).sum(0))
+    return torch.stack(columns, dim=1)
+
+
+def _score_words(model: FusedLM, sequences: Sequences, cache: Any, label_ids: list[list[int]], first: Tensor) -> Tensor:
+    """The same from copies of the cache, one for each label word of several tokens."""
+    scores = first[:, [ids[0] for ids in label_ids]]
+    several = [r for r, ids in enumerate(label_ids) if len(ids) > 1]
+    at_once = max(1, _MAX_ROWS // len(sequences.mask))
     for start in range(0, len(several), at_once):
         chosen = several[start : start + at_once]
         scores[:, chosen] += _score_rest(model, sequences, cache, [label_ids[r] for r in chosen])

@@ -99,7 +99,8 @@ class LM(nn.Module):
             keep: (B,M), true where logits are read; the result follows its row-major order.
             cache: Keys and values of what comes before; the new ones are appended to it.
             start: Position of the first column, the number of tokens before it.
-            attention_mask: (B, cached + M), needed only where cached positions are to be hidden.
+            attention_mask: (B, cached + M), needed only where cached positions are to be hidden; or added to the
+                attention's scores, (B,1,M, cached + M).
             position_ids: (B,M), where they do not simply count up from `start`.
         """
         if position_ids is None:
@@ -142,7 +143,7 @@ class LM(nn.Module):
             return None
         expected = self.run(torch.cat([prefix, after], dim=1), F.pad(last, (len(prefix_ids), 0)))
         difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1.0))
-        if not difference <= self._tolerance:
+        if not difference <= self.tolerance:
             logger.warning(
                 "Prompt head not cached, but read anew in every batch: from cached keys and values %s gives "
                 "logits that differ by %.1e.",
@@ -153,9 +154,24 @@ class LM(nn.Module):
         return prefix_cache
 
     @property
-    def _tolerance(self) -> float:
+    def tolerance(self) -> float:
         """Relative difference of logits that rounding can explain."""
         return 1e-3 if self.dtype == torch.float32 else 5e-2
+
+    def obeys_mask(self, length: int) -> bool:
+        """Whether a 4-D attention mask alone decides what is seen among so many positions.
+
+        It does not with kernels that take none, with positions that are derived from the mask, and in layers with a
+        local window that is shorter.
+        """
+        config = self.model.config.get_text_config()
+        windows = [
+            value
+            for name, value in config.to_dict().items()
+            if name.endswith(("window", "window_size", "chunk_size")) and type(value) is int
+        ]
+        simple = getattr(config, "_attn_implementation", None) in ("eager", "sdpa")
+        return simple and self.takes_positions and all(length <= window for window in windows if window > 0)
 
     def _ordinary_ids(self) -> Tensor:
         """Up to 4,096 ordinary tokens, evenly spread over the vocabulary, (n,)."""
@@ -188,7 +204,7 @@ class LM(nn.Module):
         embeds = torch.stack([torch.stack([first, second]), torch.stack([first, third])])
         keep = torch.tensor([[True, False]] * 2, device=embeds.device)
         logits = self.run(embeds, keep)
-        if not torch.allclose(logits[0], logits[1], atol=self._tolerance, rtol=self._tolerance):
+        if not torch.allclose(logits[0], logits[1], atol=self.tolerance, rtol=self.tolerance):
             raise BackboneError(
                 f"Expected a causal LM; found {type(self.model).__name__} in {self.identity.name}, in which later "
                 "tokens change earlier ones. Use it as the encoder, and a decoder-only model as the LM."
@@ -200,7 +216,7 @@ class LM(nn.Module):
         few = ids[1:4].unsqueeze(0)
         expected = self.model(input_ids=few, use_cache=False, return_dict=True).logits[0].float()
         found = self.run(self.embed(few), torch.ones_like(few, dtype=torch.bool))
-        if not torch.allclose(expected, found, atol=self._tolerance, rtol=self._tolerance):
+        if not torch.allclose(expected, found, atol=self.tolerance, rtol=self.tolerance):
             raise BackboneError(
                 f"Expected an LM that reads embeddings as it reads tokens; found {type(self.model).__name__} in "
                 f"{self.identity.name}, which gives other logits for the embeddings of the same tokens. It cannot "

@@ -79,6 +79,11 @@ def continued(cache: Any, order: Tensor, repeats: int) -> Any:
     )
 
 
+def first_rows(cache: Any, count: int) -> Any:
+    """A cache of a batch's first rows; appending to it leaves the batch's own as it is."""
+    return _filled([(layer.keys[:count], layer.values[:count]) for layer in cache.layers])
+
+
 def _filled(layers: Iterable[tuple[Tensor, ...]]) -> Any:
     from transformers import DynamicCache
 
