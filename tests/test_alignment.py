@@ -65,6 +65,13 @@ def test_other_projectors_are_refused(projector: str) -> None:
         align(model, TEXTS)
 
 
-def test_too_little_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match="aligned tokens"):
-        align(tiny_model(), ["a"])
+def test_little_text_is_enough_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model()
+    assert align(model, ["a"]).num_tokens <= model.encoder.hidden_size
+    assert "fewer than the encoder's width" in caplog.text
+    assert model.fusion.projector.map.weight.isfinite().all()
+
+
+def test_text_without_common_characters_is_refused() -> None:
+    with pytest.raises(ConfigError, match="share characters"):
+        align(tiny_model(), [])

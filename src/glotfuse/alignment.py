@@ -10,6 +10,7 @@ Shapes: D encoder width, H LM width, n aligned tokens.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from glotfuse.errors import ConfigError
 from glotfuse.fusion.projectors import LinearProjector
 from glotfuse.model import FusedLM
+
+logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 16
 
@@ -80,11 +83,13 @@ def align(
         count += len(states)
         if progress is not None:
             progress(min(start + _BATCH_SIZE, len(texts)), len(texts))
-    if count <= width:
+    if count == 0:
         raise ConfigError(
-            f"Expected more than {width} aligned tokens for the warm start 'align', the encoder's width; found "
-            f"{count}. Give more training text, or set fusion.warm_start to 'none'."
+            "Expected tokens of encoder and LM that share characters for the warm start 'align'; found none. "
+            "Give more training text, or set fusion.warm_start to 'none'."
         )
+    if count <= width:
+        logger.warning("The warm start has %d aligned tokens, fewer than the encoder's width of %d.", count, width)
     penalty = ridge * moments.diagonal().mean() * torch.eye(width + 1, dtype=torch.float64)
     weights = torch.linalg.solve(moments + penalty, products)  # (D+1,H)
     projector.map.weight.copy_(weights[:-1].T)
@@ -92,7 +97,7 @@ def align(
     model.train(was_training)
     residual = target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
     variance = target_square - float(target_sum.pow(2).sum()) / count
-    return AlignmentReport(count, 1.0 - residual / variance)
+    return AlignmentReport(count, 1.0 - residual / variance if variance > 0 else 0.0)
 
 
 def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -107,7 +112,7 @@ def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return_tensors="pt",
     )
     mask = read["attention_mask"].bool()
-    hidden_states = [x.to(model.device) for x in encoder(read["input_ids"], mask)]
+    hidden_states = model.hidden_states(read["input_ids"], mask)
     mixed = model.fusion.mix(hidden_states, mask.to(model.device)).mixed.double().cpu()
     heard = model.lm.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
     rows: list[int] = []

@@ -1,12 +1,15 @@
-"""The order in which training examples come."""
+"""Which examples are run together, and in which order."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch.utils.data import Sampler
 
+_CPU_TOKENS = 512
+"""Most tokens per forward pass without gradient on a CPU: more do not fit its caches and take longer per text."""
 _POOL = 16  # batches that are sorted by length together
 
 
@@ -48,3 +51,21 @@ class LengthGroupedOrder(Sampler[int]):
             batches += [pool[i : i + size] for i in range(0, len(pool), size)]
         generator.shuffle(batches)
         yield from (i for batch in [*batches, order[whole:]] for i in batch)
+
+
+def inference_batches(lengths: Sequence[int], batch_size: int, device: torch.device) -> Iterator[list[int]]:
+    """Indices of examples that are run together: of similar length, the longest first.
+
+    Args:
+        lengths: Tokens of each example.
+        batch_size: Most examples per batch.
+        device: Where they are run; on a CPU a batch also has a limit of tokens, padding included.
+    """
+    max_tokens = _CPU_TOKENS if device.type == "cpu" else None
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        fitting = max(1, max_tokens // max(1, lengths[order[start]])) if max_tokens else batch_size
+        end = start + min(batch_size, fitting)
+        yield order[start:end]
+        start = end

@@ -42,6 +42,9 @@ class EncoderConfig:
     """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
     max_length: Positive = 256
     """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
+    cache_gb: Annotated[float, Field(ge=0)] = 20.0
+    """Most gigabytes on disk for hidden states of training and development texts, in half precision; a data set that
+    needs more, or more than half of what is free, is encoded anew every epoch. 0 switches the cache off."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -76,10 +79,10 @@ class FusionConfig:
     """Bring every projected vector to the root mean square of the LM's token embeddings."""
     summary: bool = True
     """Put the mean of all span vectors first, which is read more surely in distant languages than single tokens."""
-    state_dropout: Probability = 0.1
-    """Share of the mixed states' elements zeroed in training, which carries over better to other languages."""
-    token_dropout: Probability = 0.4
-    """Share of the span's positions left out in training, for the same reason."""
+    state_dropout: Probability = 0.0
+    """Share of the mixed states' elements zeroed in training."""
+    token_dropout: Probability = 0.0
+    """Share of the span's positions left out in training; the summary and the boundary stay."""
     boundary: Literal["zeros", "normal"] = "zeros"
     """Start of the learned vector that ends the span."""
     warm_start: Literal["none", "align"] = "align"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from glotfuse import generation, scoring
 from glotfuse.backbones import LM, Encoder, PrefixCache
+from glotfuse.features import FeatureCache
 from glotfuse.fusion import Fusion, Span
 from glotfuse.inputs import Batch, InputReader, PreparedExample, prepare
 from glotfuse.prompts import Prompt, build_prompt
@@ -58,6 +59,7 @@ class FusedLM(nn.Module):
         self.settings = dict(settings or {})
         self.label_ids = prompt.label_ids(self.labels)
         self.cache_head = True
+        self.features: FeatureCache | None = None
         self.branching: bool | None = None
         self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
@@ -66,9 +68,17 @@ class FusedLM(nn.Module):
         """Where the LM is; the fusion is with it."""
         return self.lm.device
 
+    def hidden_states(self, encoder_ids: Tensor, encoder_mask: Tensor) -> list[Tensor]:
+        """States (B,T,D) of the layers that the mixer reads, from the cache where there is one."""
+        if self.features is not None:
+            states = self.features(encoder_ids, encoder_mask)
+        else:
+            states = self.encoder(encoder_ids, encoder_mask, self.fusion.mixer.layers)
+        return [x.to(self.device) for x in states]
+
     def span(self, batch: Batch) -> Span:
         """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
-        hidden_states = [x.to(self.device) for x in self.encoder(batch.encoder_ids, batch.encoder_mask)]
+        hidden_states = self.hidden_states(batch.encoder_ids, batch.encoder_mask)
         span: Span = self.fusion(hidden_states, batch.encoder_mask.to(self.device))
         return span
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from transformers import set_seed
 from glotfuse import __version__, checkpoint, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
-from glotfuse.backbones import LM, BackboneOptions, Encoder, load_encoder, load_lm
+from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
 from glotfuse.config import EncoderConfig, LMConfig, Recipe, TaskConfig
 from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import CheckpointError, ConfigError
+from glotfuse.features import FeatureCache, bytes_needed, why_not
+from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample, prepare
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, console
@@ -94,6 +97,8 @@ def train_run(
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
     """
     started = time.monotonic()
+    MIXERS.check(recipe.fusion.mixer, recipe.fusion.mixer_options)  # before minutes of loading
+    PROJECTORS.check(recipe.fusion.projector, recipe.fusion.projector_options)
     task = task_of(recipe.task)
     _claim(folder, recipe, overwrite)
     train_rows, dev_rows, reports = _load_rows(task, recipe)
@@ -114,19 +119,20 @@ def train_run(
     train_examples = _prepare(model, task, recipe, train_rows)
     dev_examples = _prepare(model, task, recipe, dev_rows) if dev_rows else []
     resuming = (folder / STATE).exists()
-    alignment = None if resuming else _warm_start(model, recipe, train_rows)
     dev = training.DevExamples(dev_examples, [_label(row) for row in dev_rows] if task.labels else [])
     options = asdict(recipe.training)
     for key in ("cut", "max_answer_tokens"):
         options.pop(key)
-    outcome = training.train(
-        model,
-        train_examples,
-        dev if dev_examples else None,
-        folder / STATE,
-        eval_batch_size=recipe.evaluation.batch_size,
-        **options,
-    )
+    with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
+        alignment = None if resuming else _warm_start(model, recipe, train_rows)
+        outcome = training.train(
+            model,
+            train_examples,
+            dev if dev_examples else None,
+            folder / STATE,
+            eval_batch_size=recipe.evaluation.batch_size,
+            **options,
+        )
     record = {
         "recipe": to_dict(recipe),
         "data": [asdict(report) for report in reports],
@@ -201,6 +207,25 @@ def _prepare(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]
     if num_cut:
         console.print(f"{num_cut} of {len(prepared)} texts were cut to {reader.max_length} tokens.", style="yellow")
     return prepared
+
+
+@contextmanager
+def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedExample]) -> Iterator[None]:
+    """Keeps the encoder's states on the disk while the model is trained, where they fit the budget."""
+    layers, encoder = model.fusion.mixer.layers, model.encoder
+    needed = bytes_needed(sum(len(e.encoder_ids) for e in examples), len(layers), encoder.hidden_size)
+    reason = why_not(needed, int(recipe.encoder.cache_gb * 1e9), cache_dir())
+    if reason:
+        if recipe.encoder.cache_gb:
+            console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow", highlight=False)
+        yield
+        return
+    with FeatureCache(encoder, layers, cache_dir() / "features", int(recipe.encoder.cache_gb * 1e9)) as cache:
+        model.features = cache
+        try:
+            yield
+        finally:
+            model.features = None
 
 
 def _label(row: Example) -> str:

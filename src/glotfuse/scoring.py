@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glotfuse.backbones.prefix_cache import continued, first_rows
+from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import ROOT, LabelTree
@@ -54,11 +55,10 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
     """
     if not model.labels:
         raise PromptError("Expected a model with labels; found one trained without. Use generate instead.")
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].encoder_ids) - len(examples[i].text_ids))
+    lengths = [len(example.encoder_ids) + len(example.text_ids) for example in examples]
     results: dict[int, Classification] = {}
     with model.answering():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in inference_batches(lengths, batch_size, model.device):
             scores = score_labels(model, [examples[i] for i in chosen])
             log_probabilities = torch.log_softmax(scores, dim=-1).tolist()
             for index, row in zip(chosen, log_probabilities, strict=True):
@@ -101,7 +101,8 @@ def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTre
         by_tree = _score_tree(model, rows, first_rows(cache, few), tree, zeros)
         by_word = _score_words(model, rows, first_rows(cache, few), model.label_ids, zeros)
         difference = float((by_tree - by_word).abs().max())
-        model.branching = difference <= model.lm.tolerance * max(1.0, float(by_word.abs().max()))
+        size = max(float(by_word.abs().max()), max(len(path) for path in tree.paths))  # every token's rounding adds up
+        model.branching = difference <= model.lm.tolerance * size
         if not model.branching:
             logger.warning(
                 "Label words are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e.",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from glotfuse.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from glotfuse.backbones.bundled import cache_dir
     from glotfuse.backbones.encoder import Encoder
     from glotfuse.backbones.identity import BackboneIdentity
     from glotfuse.backbones.lm import LM
@@ -19,6 +20,7 @@ else:  # hidden from type checkers, which would take any name for granted
             "BackboneOptions": "glotfuse.backbones.loading",
             "Encoder": "glotfuse.backbones.encoder",
             "PrefixCache": "glotfuse.backbones.prefix_cache",
+            "cache_dir": "glotfuse.backbones.bundled",
             "load_encoder": "glotfuse.backbones.loading",
             "load_lm": "glotfuse.backbones.loading",
         },
@@ -30,6 +32,7 @@ __all__ = [
     "BackboneOptions",
     "Encoder",
     "PrefixCache",
+    "cache_dir",
     "load_encoder",
     "load_lm",
 ]

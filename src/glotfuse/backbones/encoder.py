@@ -69,6 +69,11 @@ class Encoder(nn.Module):
         return next(self.model.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
     def pad_token_id(self) -> int:
         """Id that fills short rows; masked, so any id serves where the tokenizer names none."""
         pad: int | None = self.tokenizer.pad_token_id
@@ -95,8 +100,19 @@ class Encoder(nn.Module):
         return ids
 
     @torch.no_grad()
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Encodes right-padded ids (B,T) under a mask (B,T) into L tensors (B,T,D), without gradient."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Encodes right-padded ids (B,T) under a mask (B,T) without gradient.
+
+        Args:
+            input_ids: (B,T).
+            attention_mask: (B,T), true for real tokens; None where all are.
+            layers: Indices of the layers to return, from 0; None returns all.
+
+        Returns:
+            One tensor (B,T,D) per layer.
+        """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         output = self.model(
@@ -105,8 +121,8 @@ class Encoder(nn.Module):
             output_hidden_states=True,
             return_dict=True,
         )
-        hidden_states: tuple[Tensor, ...] = output.hidden_states
-        return hidden_states[1:]
+        hidden_states: tuple[Tensor, ...] = output.hidden_states[1:]
+        return hidden_states if layers is None else tuple(hidden_states[layer] for layer in layers)
 
     def _set_language(self, language: str | None) -> None:
         wanted, known = self.src_lang or language, self._languages

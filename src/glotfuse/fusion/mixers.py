@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,14 @@ class Mixer(nn.Module, ABC):
         self.num_layers = num_layers
         self.hidden_size = hidden_size
 
+    @property
+    def layers(self) -> Sequence[int]:
+        """Indices of the layers that it reads, from 0; all unless a mixer says otherwise."""
+        return range(self.num_layers)
+
     @abstractmethod
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
-        """Mixes L tensors (B,T,D) under a boolean mask (B,T)."""
+        """Mixes the tensors (B,T,D) of `layers` under a boolean mask (B,T)."""
 
 
 MIXERS: Registry[Mixer] = Registry("mixer", ("num_layers", "hidden_size"))
@@ -56,19 +61,45 @@ register_mixer = MIXERS.register
 
 
 def weighted_sum(hidden_states: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Sums L tensors (B,T,D) with weights (L,) or (B,T,L) without stacking them into a new tensor."""
-    per_token = weights.dim() == 3
-    total: Tensor | None = None
-    for layer, states in enumerate(hidden_states):
-        term = states * (weights[..., layer, None] if per_token else weights[layer])
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    """Sums L tensors (B,T,D) with weights (L,) or (B,T,L), without a temporary per layer."""
+    result: Tensor = _WeightedSum.apply(weights, *hidden_states)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Adds up in place. Autograd alone would keep every layer's product with its weight."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *states: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *states)
+        total = torch.zeros_like(states[0], memory_format=torch.contiguous_format)
+        for layer, x in enumerate(states):
+            total.addcmul_(x, weights[..., layer, None].to(x.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *states = ctx.saved_tensors
+        wanted, *wanted_states = ctx.needs_input_grad
+        grad_weights = None
+        if wanted:
+            per_token = torch.stack([torch.einsum("...d,...d->...", grad, x) for x in states], dim=-1)
+            grad_weights = (per_token if weights.dim() > 1 else per_token.flatten(0, -2).sum(0)).to(weights.dtype)
+        grad_states = [
+            grad * weights[..., layer, None].to(grad.dtype) if asked else None
+            for layer, asked in enumerate(wanted_states)
+        ]
+        return grad_weights, *grad_states
 
 
 @register_mixer("last")
 class LastLayer(Mixer):
     """The last layer alone, as LangBridge does."""
+
+    @property
+    def layers(self) -> Sequence[int]:
+        """The last."""
+        return (self.num_layers - 1,)
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
         """See `Mixer.forward`; the weights are one for the last layer and zero elsewhere."""
@@ -201,9 +232,8 @@ class TransformerSoftmax(Mixer):
         attn = torch.softmax(torch.stack([cls_score, *scores], dim=-1), dim=-1)  # (B,T,N,L+1)
         attn = F.dropout(attn, attention.dropout, self.training)
 
-        averaged = attn[..., :1] * self.cls + attn[..., 1:] @ self.positions  # (B,T,N,D)
-        for i, x in enumerate(hidden_states):
-            averaged = averaged + attn[..., i + 1, None] * x.unsqueeze(-2)
+        averaged = torch.stack([weighted_sum(hidden_states, attn[..., n, 1:]) for n in range(heads)], dim=-2)
+        averaged = averaged + attn[..., :1] * self.cls + attn[..., 1:] @ self.positions  # (B,T,N,D)
         values = torch.einsum("btnd,nkd->btnk", averaged, w_value)
         values = values + attn.sum(-1, keepdim=True) * b_value  # the sum is not one under dropout
         output: Tensor = attention.out_proj(values.flatten(-2))

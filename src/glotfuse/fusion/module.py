@@ -102,7 +102,7 @@ class Fusion(nn.Module):
         """Makes the span.
 
         Args:
-            hidden_states: L tensors (B,T,D), the embedding output left out.
+            hidden_states: L tensors (B,T,D), the embedding output left out; or those of `mixer.layers` alone.
             mask: (B,T), true for real tokens, which come first in every row.
         """
         mask = mask.bool()
@@ -131,8 +131,11 @@ class Fusion(nn.Module):
         return F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-12) * self.match_scale
 
     def mix(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
-        """The first half alone: normalises L tensors (B,T,D) and mixes them."""
-        assert len(hidden_states) == self.num_layers, (len(hidden_states), self.num_layers)
+        """The first half alone: normalises tensors (B,T,D) of all layers or the mixer's, and mixes the mixer's."""
+        layers = self.mixer.layers
+        if len(hidden_states) == self.num_layers:
+            hidden_states = [hidden_states[layer] for layer in layers]
+        assert len(hidden_states) == len(layers), (len(hidden_states), layers)
         states = [self._normalise(x.to(self.boundary.dtype)) for x in hidden_states]
         output: MixerOutput = self.mixer(states, mask)
         return output

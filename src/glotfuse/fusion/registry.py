@@ -62,7 +62,15 @@ class Registry(Generic[ModuleT]):
         """Builds the module `name`.
 
         Raises:
-            ConfigError: An option is missing, the name or an option is unknown, or a value does not fit.
+            ConfigError: As `check`, or a value does not fit the sizes.
+        """
+        return self[name](**sizes, **self.check(name, options))
+
+    def check(self, name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The options as their annotated types, without building the module.
+
+        Raises:
+            ConfigError: An option is missing, the name or an option is unknown, or a value has the wrong type.
         """
         options = options or {}
         known = self.options(name)
@@ -76,8 +84,7 @@ class Registry(Generic[ModuleT]):
             if default is inspect.Parameter.empty and key not in options:
                 raise ConfigError(f"The {self.kind} {name!r} needs the option {key!r}; found none.")
         hints = _annotations(self[name])
-        values = {key: self._checked(name, key, value, hints.get(key)) for key, value in options.items()}
-        return self[name](**sizes, **values)
+        return {key: self._checked(name, key, value, hints.get(key)) for key, value in options.items()}
 
     def _checked(self, name: str, key: str, value: Any, hint: Any) -> Any:
         """The value as the type of its annotation: YAML reads `1e-1` as text."""
