@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 OUT ?= runs/quickstart
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test slow check format clean
+.PHONY: help install quickstart test slow bench check format clean
 
 help:
 	@echo "make quickstart  install, train on the bundled models and data, print the per-language table"
 	@echo "make test        install, run the default tests (offline, a few minutes)"
 	@echo "make slow        tests on the bundled models"
+	@echo "make bench       against the textbook procedure and the bare LM: speed and memory"
 	@echo "make check       lint, formatting, types, import rules"
 	@echo "make clean       remove the environment"
 
@@ -30,6 +31,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub; a missing model fails at once
 
@@ -13,3 +16,17 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("glotfuse-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_tests(request: pytest.FixtureRequest, _own_cache: str) -> Iterator[None]:
+    """Only slow tests, which need the bundled models, use the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("slow") is None:
+            patch.setenv("GLOTFUSE_CACHE", _own_cache)
+        yield
