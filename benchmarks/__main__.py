@@ -35,8 +35,7 @@ def main() -> int:
         started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.cases", name, *(["--short"] if chosen.short else [])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
             check=False,

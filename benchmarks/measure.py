@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import threading
@@ -115,7 +116,5 @@ def _resident() -> int:
 
 def _trim() -> None:
     """Gives freed memory back, so that it does not hide what comes next."""
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # another C library: figures are then a little too low
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # another C library: figures are then a little too low
-        pass

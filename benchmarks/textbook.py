@@ -60,8 +60,8 @@ class TextbookModel(nn.Module):
     def __init__(self, model: FusedLM):
         super().__init__()
         fusion: Any = model.fusion
-        if fusion.summary or fusion.state_dropout or fusion.token_dropout:
-            raise ValueError("Expected a model without summary and without dropout of states and positions.")
+        if fusion.summary or fusion.state_dropout or fusion.token_dropout or fusion.layer_norm != "none":
+            raise ValueError("Expected a model without summary, layer norms, and dropout of states and positions.")
         self.model = [model]  # in a list: its weights are not this module's
         self.mixer = TextbookMixer(fusion.mixer)
         self.projector = copy.deepcopy(fusion.projector.map)
