@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.growth import growth
 from benchmarks.measure import Row, alternate, peak_megabytes, row
 from benchmarks.setting import build, cached, english, prepared
 from benchmarks.textbook import TextbookMixer, TextbookModel
@@ -292,6 +296,27 @@ def many_labels(short: bool) -> list[Row]:
     return [row(name, seconds["ours"], seconds["each"], "s", at_least=20)]
 
 
+def restart(short: bool) -> list[Row]:
+    """A second training run on the same data, in a new process: seconds to the first step, and texts encoded."""
+    script = Path(__file__).with_name("second_run.py")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = []
+        for number in (1, 2):
+            done = subprocess.run(
+                [sys.executable, str(script), folder, str(number)], capture_output=True, text=True, check=True
+            )
+            runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    first, second = runs
+    begin = second["to_first_step"]
+    share = second["encoder"] / first["encoder"]
+    start = "start to first step, run 1 and run 2; run 2"
+    encoder = "seconds in the encoder, run 1 and run 2"
+    return [
+        Row(start, first["to_first_step"], begin, "s", begin, "", "<= 15", begin <= 15),
+        Row(encoder, first["encoder"], second["encoder"], "s", share, "", "<= 0.02", share <= 0.02),
+    ]
+
+
 CASES: dict[str, Callable[[bool], list[Row]]] = {
     "mixer": mixer,
     "training": training,
@@ -299,6 +324,8 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "memory": memory,
     "classification": classification,
     "many_labels": many_labels,
+    "growth": growth,
+    "restart": restart,
 }
 
 
