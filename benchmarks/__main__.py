@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import CASES
+from benchmarks.growth import plot
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("case", nargs="*", help=f"out of {', '.join(CASES)}; all by default")
     parser.add_argument("--short", action="store_true", help="fewer rounds, for a check that all runs")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw the growth case into this picture")
     chosen = parser.parse_args()
     unknown = set(chosen.case) - set(CASES)
     if unknown:
@@ -58,6 +60,9 @@ def main() -> int:
                 "yes" if line["met"] else "no",
             )
     console.print(table)
+    grown = [line["points"] for line in found if line["points"]]
+    if chosen.plot and grown:
+        plot(grown, chosen.plot)
     if chosen.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
         chosen.json.write_text(json.dumps({"machine": machine, "rows": found}, indent=2) + "\n", "utf8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PAGE = 4096
+PAGE = resource.getpagesize()
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Row:
     """Such as `>= 4`."""
     met: bool
     """Whether the ratio meets it."""
+    points: dict[str, float] | None = None
+    """The second figure by size, for growth."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

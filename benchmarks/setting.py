@@ -72,9 +72,9 @@ def prepared(model: FusedLM, rows: Sequence[tuple[str, str]]) -> list[PreparedEx
 def cached(model: FusedLM) -> Iterator[FeatureCache]:
     """The model with an empty cache of encoder states in a folder of its own."""
     layers = model.fusion.mixer.layers
-    with tempfile.TemporaryDirectory() as folder, FeatureCache(model.encoder, layers, Path(folder), 8 << 30) as cache:
-        model.features = cache
-        try:
-            yield cache
-        finally:
-            model.features = None
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        FeatureCache(model.encoder, layers, Path(folder), 8 << 30) as cache,
+        model.reading_states(cache),
+    ):
+        yield cache

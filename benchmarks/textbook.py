@@ -114,6 +114,7 @@ class TextbookModel(nn.Module):
                 attention_mask=mask.take_along_dim(order, 1).long(),
                 max_new_tokens=max_tokens,
                 do_sample=False,
+                eos_token_id=list(model.prompt.end_ids[:1]),
                 pad_token_id=tokenizer.eos_token_id,
             )
             texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from glotfuse.backbones import Encoder
-from glotfuse.features import FeatureCache, bytes_needed, why_not
+from glotfuse.features import FeatureCache, FeatureCacheError
 from glotfuse.inputs import collate
 from tiny import TEXTS, tiny_encoder, tiny_model
 
@@ -120,13 +121,8 @@ def test_a_full_store_is_said_and_changes_no_state(
             for found, expected in zip(cache(ids, mask), encoder(ids, mask), strict=True):
                 torch.testing.assert_close(found[mask], expected[mask], rtol=2**-11, atol=1e-6)
         path = cache.path
-    assert caplog.text.count("is full") == 1
+    assert caplog.text.count("No more encoder states are kept") == 1
     assert (path / "data.mdb").stat().st_size <= 1.1 * MEGABYTE
-    with open_cache(encoder, tmp_path, max_bytes=1) as cache:  # begins anew
-        ids, mask = batch_of(encoder, texts[-10:])
-        cache(ids, mask)
-        cache(ids, mask)
-        assert cache.hits >= 10
 
 
 def _fill(folder: Path, first: int, started: Callable[[], None] | None = None) -> None:
@@ -183,15 +179,78 @@ def test_the_effect_on_loss_and_gradients_is_small(tmp_path: Path) -> None:
         return loss.detach(), torch.cat([p.grad.flatten().clone() for p in model.fusion.parameters()])
 
     loss, gradient = run()
-    with FeatureCache(model.encoder, model.fusion.mixer.layers, tmp_path, 64 * MEGABYTE) as model.features:
+    cache = FeatureCache(model.encoder, model.fusion.mixer.layers, tmp_path, 64 * MEGABYTE)
+    with cache, model.reading_states(cache):
         cached_loss, cached_gradient = run()
     assert abs(cached_loss - loss) <= 1e-3 * abs(loss)
     assert (cached_gradient - gradient).norm() <= 5e-3 * gradient.norm()
     assert not torch.equal(cached_gradient, gradient), "the cache should have been used"
 
 
-def test_why_not(tmp_path: Path) -> None:
-    assert bytes_needed(1000, 12, 384) == int(1000 * 12 * 384 * 2 * 1.1)
-    assert why_not(1000, 2000, tmp_path / "not" / "yet") is None
-    assert "encoder.cache_gb" in (why_not(3000, 2000, tmp_path) or "")
-    assert "of the disk are free" in (why_not(10**17, 10**18, tmp_path) or "")
+def test_texts_that_are_stored_need_no_more_room(encoder: Encoder, tmp_path: Path) -> None:
+    rows = encoder.tokenize(distinct(40))
+    with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
+        for text in distinct(40):
+            cache(*batch_of(encoder, [text]))
+        cache._max_bytes = cache._used() + 1000
+        cache.make_room(rows)
+        cache(*batch_of(encoder, distinct(1)))
+        assert cache.hits == 1, "the store should not have been emptied"
+
+
+def test_a_store_full_of_other_texts_is_emptied(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
+        for text in distinct(40):
+            cache(*batch_of(encoder, [text]))
+        cache._max_bytes = cache._used() + 1000
+        cache.make_room(encoder.tokenize(distinct(20, first=100)))
+        assert "was full of other texts" in caplog.text
+        cache(*batch_of(encoder, distinct(1)))
+        assert cache.hits == 0
+
+
+def test_more_than_the_budget_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    with (
+        open_cache(encoder, tmp_path, 1) as cache,
+        pytest.raises(FeatureCacheError, match=r"GB of at most .*encoder\.cache_gb"),
+    ):
+        cache.make_room([list(range(512))] * 100)
+
+
+def test_more_than_half_of_the_free_disk_is_refused(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with open_cache(encoder, tmp_path) as cache, pytest.raises(FeatureCacheError, match="of the disk are free"):
+        cache.make_room(encoder.tokenize(TEXTS))
+
+
+def test_a_folder_that_cannot_be_used_is_said(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FeatureCacheError, match="cannot be opened"):
+        open_cache(encoder, tmp_path / "file")
+    with open_cache(encoder, tmp_path), pytest.raises(FeatureCacheError, match="cannot be opened"):
+        open_cache(encoder, tmp_path)  # LMDB wants one handle per process
+
+
+def test_a_store_that_fails_only_costs_time(encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ids, mask = batch_of(encoder)
+    with open_cache(encoder, tmp_path) as cache:
+        cache.close()  # as a failing disk does, LMDB now refuses reads and writes
+        found = cache(ids, mask)
+    torch.testing.assert_close(found[-1][mask], encoder(ids, mask)[-1][mask], rtol=2**-11, atol=1e-6)
+    assert "computed each time" in caplog.text
+
+
+def test_padding_at_the_left_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    with open_cache(encoder, tmp_path) as cache, pytest.raises(ValueError, match="padded at the right"):
+        cache(torch.tensor([[1, 5, 6]]), torch.tensor([[False, True, True]]))
+
+
+def test_autocast_does_not_change_states(encoder: Encoder, tmp_path: Path) -> None:
+    ids, mask = batch_of(encoder)
+    with open_cache(encoder, tmp_path) as cache, torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cache(ids, mask)
+    torch.testing.assert_close(found[-1][mask], encoder(ids, mask)[-1][mask], rtol=2**-11, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -224,6 +225,7 @@ def step(model: FusedLM, examples: list[PreparedExample]) -> float:
 
 @pytest.mark.parametrize("encoder", ["mt5", "xlm-r"])
 def test_frozen_weights_are_byte_identical_after_a_step(encoder: str, cache_head: bool) -> None:
+    torch.manual_seed(0)  # of the dropout
     model = tiny_model(encoder)
     model.cache_head = cache_head
     before = frozen_bytes(model)
@@ -256,3 +258,43 @@ def test_half_precision_backbones_train_and_classify(lm: str) -> None:
         model.cache_head = cached
         assert all(sum(r.probabilities.values()) == pytest.approx(1.0) for r in model.classify(TEXTS))
     assert len(model.generate(TEXTS, max_new_tokens=3)) == len(TEXTS)
+
+
+@torch.no_grad()
+def test_an_lm_that_refuses_the_mask_scores_words_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    examples = model.prepare(TEXTS)
+    expected = textbook_scores(model, examples)
+    run = model.lm.run
+
+    def strict(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
+        if attention_mask is not None and attention_mask.dim() == 4:
+            raise ValueError("too many values to unpack (expected 2)")
+        return run(*args, attention_mask=attention_mask, **options)
+
+    monkeypatch.setattr(model.lm, "run", strict)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+    assert model.branching is False
+    assert "cannot read them as a tree" in caplog.text
+
+
+@torch.no_grad()
+def test_a_large_tree_is_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    examples = model.prepare(TEXTS)
+    expected = score_labels(model, examples)
+    assert model.branching
+    monkeypatch.setattr("glotfuse.scoring._MAX_LOGITS", 1)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_words_are_a_tree_without_a_prompt_head_too() -> None:
+    model = with_labels(tiny_model(lm="gpt2"), LABELS["beginning"], style="plain")
+    model.prompt = dataclasses.replace(model.prompt, head_ids=())
+    examples = model.prepare(TEXTS)
+    expected = textbook_scores(model, examples)
+    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
+    assert model.branching

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from glotfuse import checkpoint
+from glotfuse.backbones import Encoder
 from glotfuse.errors import CheckpointError, ConfigError, DataError
 from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.runner import evaluate
@@ -58,6 +61,55 @@ def test_warm_start_is_recorded(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "training.json").read_text("utf8"))
     assert 0.2 < record["warm_start"]["explained_variance"] < 1.0
     assert record["warm_start"]["num_tokens"] > 100
+
+
+def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of texts that encoders will read from now on."""
+    sizes: list[int] = []
+    forward = Encoder.forward
+
+    def counted(self: Encoder, input_ids: Tensor, *arguments: Any) -> Any:
+        sizes.append(len(input_ids))
+        return forward(self, input_ids, *arguments)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return sizes
+
+
+def test_a_second_run_encodes_nothing_and_gives_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "cache"))
+    recipe = small_recipe(write_task(tmp_path / "data"), fusion={"warm_start": "align"})
+    sizes = count_encoded(monkeypatch)
+    first = train_run(recipe, tmp_path / "first").fusion.state_dict()
+    assert 4 < sum(sizes) <= 24 + 8 + 4, "every text at most once, and the probes while loading"
+    sizes.clear()
+    second = train_run(recipe, tmp_path / "second").fusion.state_dict()
+    assert sum(sizes) <= 4
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_states_are_not_kept_where_the_recipe_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "cache"))
+    sizes = count_encoded(monkeypatch)
+    data = write_task(tmp_path / "data")
+    train_run(small_recipe(data, encoder={"cache_gb": 0}), tmp_path / "none")
+    assert sum(sizes) > 2 * 24
+    assert not (tmp_path / "cache" / "features").exists()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1))
+    train_run(small_recipe(data), tmp_path / "full")
+    assert "computed anew every epoch" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_died_before_its_first_state_begins_with_the_warm_start(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), fusion={"warm_start": "align"}, training={"epochs": 1})
+    whole = train_run(recipe, tmp_path / "whole").fusion.state_dict()
+    (tmp_path / "died" / "state").mkdir(parents=True)
+    again = train_run(recipe, tmp_path / "died").fusion.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_evaluation_measures_every_language_and_saves_predictions(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def align(
     model: FusedLM,
     texts: Sequence[str],
     *,
+    language: str | None = None,
     ridge: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> AlignmentReport:
@@ -49,6 +50,7 @@ def align(
     Args:
         model: A model with the `linear` projector.
         texts: English texts as the encoder reads them.
+        language: Their code, for encoders that need a source language.
         ridge: Regularisation, relative to the mean diagonal of the states' second moments.
         progress: Called with the numbers of texts done and in all.
 
@@ -74,7 +76,7 @@ def align(
     products = torch.zeros(width + 1, lm_width, dtype=torch.float64)
     target_sum, target_square, count = torch.zeros(lm_width, dtype=torch.float64), 0.0, 0
     for start in range(0, len(texts), _BATCH_SIZE):
-        states, targets = _aligned(model, texts[start : start + _BATCH_SIZE])
+        states, targets = _aligned(model, texts[start : start + _BATCH_SIZE], language)
         states = torch.cat([states, torch.ones(len(states), 1, dtype=torch.float64)], dim=1)
         moments += states.T @ states
         products += states.T @ targets
@@ -100,12 +102,14 @@ def align(
     return AlignmentReport(count, 1.0 - residual / variance if variance > 0 else 0.0)
 
 
-def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _aligned(model: FusedLM, texts: Sequence[str], language: str | None) -> tuple[Tensor, Tensor]:
     """Mixed states (n,D) and mean LM embeddings (n,H) of the tokens that share characters, in float64."""
     encoder, prefix = model.encoder, model.encoder.prefix
+    encoder.use_language(language)
     read = encoder.tokenizer(
         [prefix + text for text in texts],
         padding=True,
+        padding_side="right",
         truncation=True,
         max_length=model.reader.max_length,
         return_offsets_mapping=True,
@@ -113,7 +117,7 @@ def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     )
     mask = read["attention_mask"].bool()
     hidden_states = model.hidden_states(read["input_ids"], mask)
-    mixed = model.fusion.mix(hidden_states, mask.to(model.device)).mixed.double().cpu()
+    mixed = model.fusion.mix(hidden_states, mask.to(model.device)).mixed.cpu().double()
     heard = model.lm.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
     rows: list[int] = []
     columns: list[int] = []
@@ -127,7 +131,7 @@ def _aligned(model: FusedLM, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
             tokens += [ids[i] for i in covering]
             rows.append(row)
             columns.append(column)
-    embeddings = model.lm.embed(torch.tensor(tokens, dtype=torch.long)).double().cpu()
+    embeddings = model.lm.embed(torch.tensor(tokens, dtype=torch.long)).cpu().double()
     index = torch.tensor(pairs, dtype=torch.long)
     sums = embeddings.new_zeros(len(rows), embeddings.shape[-1]).index_add_(0, index, embeddings)
     return mixed[rows, columns], sums / torch.bincount(index, minlength=len(rows)).unsqueeze(1)

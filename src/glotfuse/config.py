@@ -42,9 +42,10 @@ class EncoderConfig:
     """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
     max_length: Positive = 256
     """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
-    cache_gb: Annotated[float, Field(ge=0)] = 20.0
-    """Most gigabytes on disk for hidden states of training and development texts, in half precision; a data set that
-    needs more, or more than half of what is free, is encoded anew every epoch. 0 switches the cache off."""
+    cache_gb: Annotated[float, Field(ge=0)] | None = None
+    """Most gigabytes on disk for the hidden states of training and development texts, in half precision, for this
+    encoder and the layers that the mixer reads. A data set that needs more, or more than half of what is free, is
+    encoded anew every epoch. 0 keeps none; null is 20 on a CPU and 0 elsewhere, where encoding is fast."""
 
 
 @dataclass(frozen=True, config=_STRICT)

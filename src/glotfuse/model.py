@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from glotfuse import generation, scoring
 from glotfuse.backbones import LM, Encoder, PrefixCache
 from glotfuse.features import FeatureCache
-from glotfuse.fusion import Fusion, Span
+from glotfuse.fusion import Fusion, MixerOutput, Span
 from glotfuse.inputs import Batch, InputReader, PreparedExample, prepare
 from glotfuse.prompts import Prompt, build_prompt
 from glotfuse.sequences import IGNORED, Sequences, pad_right
@@ -76,11 +76,29 @@ class FusedLM(nn.Module):
             states = self.encoder(encoder_ids, encoder_mask, self.fusion.mixer.layers)
         return [x.to(self.device) for x in states]
 
+    @contextmanager
+    def reading_states(self, cache: FeatureCache | None) -> Iterator[None]:
+        """Hidden states come from this cache inside, or from the encoder alone."""
+        before, self.features = self.features, cache
+        try:
+            yield
+        finally:
+            self.features = before
+
     def span(self, batch: Batch) -> Span:
         """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
+        weights = self.fusion.mixer.shared_weights()
+        if weights is not None and self.features is None and not torch.is_grad_enabled():
+            return self._span_of_sum(batch, weights)
         hidden_states = self.hidden_states(batch.encoder_ids, batch.encoder_mask)
         span: Span = self.fusion(hidden_states, batch.encoder_mask.to(self.device))
         return span
+
+    def _span_of_sum(self, batch: Batch, weights: Tensor) -> Span:
+        """The same for weights that no token changes: layers are added up while the encoder runs."""
+        mask = batch.encoder_mask.to(self.device)
+        states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, self.fusion.normalise)
+        return self.fusion.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
 
     def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
         """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
@@ -129,10 +147,10 @@ class FusedLM(nn.Module):
         )
 
     def head_cache(self, prompt: Prompt) -> PrefixCache | None:
-        """Keys and values of the prompt head, None where there is no head or reuse is switched off."""
-        if not self.cache_head or not prompt.head_ids:
+        """Keys and values of the prompt head (none, if it is empty); None where reuse is off or does not work."""
+        if not self.cache_head:
             return None
-        key = (prompt.head_ids, self.lm.device, self.lm.dtype)
+        key = (prompt.head_ids, self.lm.device, self.lm.working_dtype)
         if key not in self._head_caches:
             self._head_caches[key] = self.lm.cache_prefix(list(prompt.head_ids))
         return self._head_caches[key]

@@ -10,7 +10,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_enc
 from glotfuse.config import EncoderConfig, LMConfig, Recipe, TaskConfig
 from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.features import FeatureCache, bytes_needed, why_not
+from glotfuse.features import FeatureCache, FeatureCacheError
 from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample, prepare
 from glotfuse.model import FusedLM
@@ -34,6 +34,7 @@ from glotfuse.recipes import recipe_from_dict, to_dict
 from glotfuse.tasks import Example, LoadReport, Task, get_task, sample, task_from_files
 
 RECIPE, STATE = "recipe.json", "state"
+_CPU_CACHE_GB = 20.0
 
 
 def load_backbones(recipe: Recipe) -> tuple[Encoder, LM]:
@@ -118,13 +119,13 @@ def train_run(
     )
     train_examples = _prepare(model, task, recipe, train_rows)
     dev_examples = _prepare(model, task, recipe, dev_rows) if dev_rows else []
-    resuming = (folder / STATE).exists()
+    resuming = training.last_state(folder / STATE) is not None
     dev = training.DevExamples(dev_examples, [_label(row) for row in dev_rows] if task.labels else [])
     options = asdict(recipe.training)
     for key in ("cut", "max_answer_tokens"):
         options.pop(key)
     with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
-        alignment = None if resuming else _warm_start(model, recipe, train_rows)
+        alignment = None if resuming else _warm_start(model, task, recipe, train_rows)
         outcome = training.train(
             model,
             train_examples,
@@ -212,20 +213,21 @@ def _prepare(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]
 @contextmanager
 def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedExample]) -> Iterator[None]:
     """Keeps the encoder's states on the disk while the model is trained, where they fit the budget."""
-    layers, encoder = model.fusion.mixer.layers, model.encoder
-    needed = bytes_needed(sum(len(e.encoder_ids) for e in examples), len(layers), encoder.hidden_size)
-    reason = why_not(needed, int(recipe.encoder.cache_gb * 1e9), cache_dir())
-    if reason:
-        if recipe.encoder.cache_gb:
-            console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow", highlight=False)
+    gigabytes = recipe.encoder.cache_gb
+    if gigabytes is None:
+        gigabytes = _CPU_CACHE_GB if model.encoder.device.type == "cpu" else 0.0
+    with ExitStack() as stack:
+        if gigabytes:
+            try:
+                cache = FeatureCache(
+                    model.encoder, model.fusion.mixer.layers, cache_dir() / "features", int(gigabytes * 1e9)
+                )
+                stack.enter_context(cache)
+                cache.make_room([example.encoder_ids for example in examples])
+                stack.enter_context(model.reading_states(cache))
+            except FeatureCacheError as reason:
+                console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
         yield
-        return
-    with FeatureCache(encoder, layers, cache_dir() / "features", int(recipe.encoder.cache_gb * 1e9)) as cache:
-        model.features = cache
-        try:
-            yield
-        finally:
-            model.features = None
 
 
 def _label(row: Example) -> str:
@@ -233,7 +235,7 @@ def _label(row: Example) -> str:
     return row.label
 
 
-def _warm_start(model: FusedLM, recipe: Recipe, rows: Sequence[Example]) -> dict[str, Any] | None:
+def _warm_start(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]) -> dict[str, Any] | None:
     if recipe.fusion.warm_start == "none":
         return None
     chosen = list(rows)
@@ -248,7 +250,9 @@ def _warm_start(model: FusedLM, recipe: Recipe, rows: Sequence[Example]) -> dict
             bar.advance(now - done)
             done = now
 
-        return asdict(align(model, texts, progress=advance))
+        # whole documents are read here alone, and training keeps the states of their first parts
+        with model.reading_states(None) if task.label_column is None else nullcontext():
+            return asdict(align(model, texts, language=task.train_language, progress=advance))
 
 
 def _claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glotfuse.backbones.prefix_cache import continued, first_rows
+from glotfuse.backbones.prefix_cache import continued, some_rows
 from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_ROWS = 128
 """Most rows, texts times label words, that continue from a copy of the cache at once: it takes memory."""
+_MAX_LOGITS = 1 << 27
+"""Most logits that a tree of label words may give at once, half a gigabyte."""
 _CHECKED_ROWS = 2
 """Texts of the first batch on which the tree of label words is tried out."""
 
@@ -85,7 +87,15 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
         return first[:, [ids[0] for ids in label_ids]]
     tree = LabelTree.build(label_ids)
     if _can_branch(model, sequences, cache, tree):
-        return _score_tree(model, sequences, cache, tree, first)
+        at_once = max(1, _MAX_LOGITS // (len(tree.token_ids) * first.shape[1]))
+        if at_once >= len(examples):
+            return _score_tree(model, sequences, cache, tree, first)
+        parts = []
+        for start in range(0, len(examples), at_once):
+            end = min(start + at_once, len(examples))
+            rows = Sequences(*(x[start:end] for x in sequences))
+            parts.append(_score_tree(model, rows, some_rows(cache, start, end), tree, first[start:end]))
+        return torch.cat(parts)
     return _score_words(model, sequences, cache, label_ids, first)
 
 
@@ -95,21 +105,35 @@ def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTre
     if not model.lm.obeys_mask(total):
         return False
     if model.branching is None:
-        few = _CHECKED_ROWS
-        rows = Sequences(*(x[:few] for x in sequences))
-        zeros = torch.zeros(len(rows.mask), len(model.lm.tokenizer), device=rows.mask.device)
-        by_tree = _score_tree(model, rows, first_rows(cache, few), tree, zeros)
-        by_word = _score_words(model, rows, first_rows(cache, few), model.label_ids, zeros)
-        difference = float((by_tree - by_word).abs().max())
-        size = max(float(by_word.abs().max()), max(len(path) for path in tree.paths))  # every token's rounding adds up
-        model.branching = difference <= model.lm.tolerance * size
-        if not model.branching:
-            logger.warning(
-                "Label words are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e.",
-                type(model.lm.model).__name__,
-                difference,
-            )
+        model.branching = _try_branching(model, sequences, cache, tree)
     return model.branching
+
+
+def _try_branching(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree) -> bool:
+    """Whether reading label words as a tree gives the scores that they have one by one."""
+    few = min(_CHECKED_ROWS, len(sequences.mask))
+    rows = Sequences(*(x[:few] for x in sequences))
+    zeros = torch.zeros(few, len(model.lm.tokenizer), device=rows.mask.device)
+    by_word = _score_words(model, rows, some_rows(cache, 0, few), model.label_ids, zeros)
+    try:
+        by_tree = _score_tree(model, rows, some_rows(cache, 0, few), tree, zeros)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        logger.warning("Label words are scored one by one: %s cannot read them as a tree (%s).", _name(model), error)
+        return False
+    num_tokens = torch.tensor([len(path) for path in tree.paths], device=rows.mask.device)
+    difference = (by_tree - by_word).abs() / num_tokens  # every token's rounding adds up
+    if bool((difference <= model.lm.tolerance).all()):
+        return True
+    logger.warning(
+        "Label words are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e per token.",
+        _name(model),
+        float(difference.max()),
+    )
+    return False
+
+
+def _name(model: FusedLM) -> str:
+    return type(model.lm.model).__name__
 
 
 def _score_tree(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> Tensor:
@@ -138,10 +162,13 @@ def _score_tree(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTre
         attention_mask=mask,
         position_ids=begin + torch.tensor(tree.depths, device=device),
     )
-    after = torch.log_softmax(logits, dim=-1).view(batch_size, num_nodes, -1)
+    normaliser = logits.logsumexp(-1).view(batch_size, num_nodes)
+    after = logits.view(batch_size, num_nodes, -1)
     columns = []
     for path in tree.paths:
-        terms = [first[:, token] if node == ROOT else after[:, node, token] for node, token in path]
+        terms = [
+            first[:, token] if node == ROOT else after[:, node, token] - normaliser[:, node] for node, token in path
+        ]
         columns.append(torch.stack(terms).sum(0))
     return torch.stack(columns, dim=1)
 

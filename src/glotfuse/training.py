@@ -228,7 +228,7 @@ def train(
     Raises:
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
     """
-    last = _last_state(state_folder)
+    last = last_state(state_folder)
     steps = max(1, math.ceil(math.ceil(len(train_examples) / batch_size) / accumulation * epochs))
     args = TrainingArguments(
         output_dir=str(state_folder),
@@ -258,6 +258,8 @@ def train(
         dataloader_pin_memory=model.device.type == "cuda",
         label_names=["labels"],
     )
+    if args.device.type == "cuda":
+        args._n_gpu = 1  # several would wrap the model in DataParallel; torchrun is the way to use them
     with graceful_interrupt(
         "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     ) as stop:
@@ -293,7 +295,7 @@ def _silence(trainer: Trainer) -> None:
     trainer.remove_callback(PrinterCallback)
 
 
-def _last_state(folder: Path) -> Path | None:
+def last_state(folder: Path) -> Path | None:
     """The newest complete state; a half-written one (killed while saving) is passed over."""
     states = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     for state in states:

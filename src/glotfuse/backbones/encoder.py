@@ -5,13 +5,14 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glotfuse.backbones.identity import BackboneIdentity
+from glotfuse.backbones.layer_taps import find_taps, run_tapped
 from glotfuse.errors import BackboneError, did_you_mean
 
 
@@ -59,6 +60,7 @@ class Encoder(nn.Module):
             )
         probe = self.tokenize(["a"])
         hidden_states = self.forward(torch.tensor(probe, device=self.device), None)
+        self._taps = find_taps(self.model, lambda: self.forward(torch.tensor(probe, device=self.device), None))
         self.num_layers = len(hidden_states)
         self.hidden_size = int(hidden_states[0].shape[-1])
         self.max_length = _max_length(model, tokenizer)
@@ -79,6 +81,10 @@ class Encoder(nn.Module):
         pad: int | None = self.tokenizer.pad_token_id
         return 0 if pad is None else pad
 
+    def _own_precision(self) -> torch.autocast:
+        """Mixed precision is for what is trained; the encoder's states are the same in training and answering."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def train(self, mode: bool = True) -> Encoder:
         """Stays in evaluation mode: frozen means frozen."""
         return super().train(False)
@@ -93,8 +99,7 @@ class Encoder(nn.Module):
         Raises:
             BackboneError: The tokenizer needs a source language and has none for this one.
         """
-        if self._languages:
-            self._set_language(language)
+        self.use_language(language)
         encoded = self.tokenizer([self.prefix + text for text in texts], add_special_tokens=True, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
@@ -115,16 +120,55 @@ class Encoder(nn.Module):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        output = self.model(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device, torch.long),
-            output_hidden_states=True,
-            return_dict=True,
-        )
+        with self._own_precision():
+            output = self.model(
+                input_ids=input_ids.to(self.device),
+                attention_mask=attention_mask.to(self.device, torch.long),
+                output_hidden_states=True,
+                return_dict=True,
+            )
         hidden_states: tuple[Tensor, ...] = output.hidden_states[1:]
         return hidden_states if layers is None else tuple(hidden_states[layer] for layer in layers)
 
-    def _set_language(self, language: str | None) -> None:
+    @torch.no_grad()
+    def sum_layers(
+        self, input_ids: Tensor, attention_mask: Tensor, weights: Tensor, transform: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The weighted sum of all layers' states (B,T,D), added up while the model runs, without holding them all.
+
+        Args:
+            input_ids: (B,T).
+            attention_mask: (B,T).
+            weights: (L,); layers with weight zero are passed over.
+            transform: Applied to each layer's state before it is added.
+        """
+        total: Tensor | None = None
+
+        def add(layer: int, states: Tensor) -> None:
+            nonlocal total
+            if chosen[layer]:
+                term = transform(states).mul(chosen[layer])
+                total = term if total is None else total.add_(term)
+
+        chosen = weights.tolist()
+        if self._taps is None:
+            for layer, states in enumerate(self.forward(input_ids, attention_mask)):
+                add(layer, states)
+        else:
+            inputs = input_ids.to(self.device), attention_mask.to(self.device, torch.long)
+            with self._own_precision():
+                run_tapped(self._taps, add, lambda: self.model(input_ids=inputs[0], attention_mask=inputs[1]))
+        assert total is not None, "some layer has weight"
+        return total
+
+    def use_language(self, language: str | None) -> None:
+        """Sets the tokenizer's source language, where it has one, to the fixed one or the texts'.
+
+        Raises:
+            BackboneError: The language is not one of the tokenizer's.
+        """
+        if not self._languages:
+            return
         wanted, known = self.src_lang or language, self._languages
         # a tokenizer keeps the language it was last set to, and texts without one must not depend on that
         code = self._default_language if wanted is None else _match_language(wanted, known)

@@ -37,7 +37,7 @@ class LM(nn.Module):
         embedding_size: H, the width of what the LM takes as `inputs_embeds`.
         embedding_rms: Root mean square of its embeddings of ordinary tokens, measured by running the embedding
             module (some families scale there, so the weight table alone would not tell).
-        takes_positions: Whether its forward takes `position_ids` (ALiBi and recurrent LMs do not).
+        takes_positions: Whether its forward takes `position_ids` (most ALiBi and recurrent LMs do not).
         selects_logits: Whether it computes logits at given positions only.
 
     Raises:
@@ -127,6 +127,8 @@ class LM(nn.Module):
         The first use is checked by running it: a few tokens after the cached head must give the logits that they
         give after the head itself.
         """
+        if not prefix_ids:  # an empty cache, if the LM fills it as it should
+            return None if self.cache_prefix(self._ordinary_ids()[:2].tolist()) is None else PrefixCache([])
         prefix = self.embed(torch.tensor([prefix_ids], device=self.device))
         after = self.embed(self._ordinary_ids()[:3]).unsqueeze(0)
         last = torch.zeros(after.shape[:2], dtype=torch.bool, device=after.device)
@@ -154,9 +156,15 @@ class LM(nn.Module):
         return prefix_cache
 
     @property
+    def working_dtype(self) -> torch.dtype:
+        """Dtype of its matrix products: that of the weights, or autocast's."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+
+    @property
     def tolerance(self) -> float:
         """Relative difference of logits that rounding can explain."""
-        return 1e-3 if self.dtype == torch.float32 else 5e-2
+        return 1e-3 if self.working_dtype == torch.float32 else 5e-2
 
     def obeys_mask(self, length: int) -> bool:
         """Whether a 4-D attention mask alone decides what is seen among so many positions.

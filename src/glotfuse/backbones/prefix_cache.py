@@ -18,7 +18,7 @@ class PrefixCache:
     """The keys and values of C prefix tokens for every attention layer, without gradient.
 
     Args:
-        layers: One (keys, values) pair per layer, each (1, heads, C, head width).
+        layers: One (keys, values) pair per layer, each (1, heads, C, head width); empty without prefix tokens.
     """
 
     def __init__(self, layers: list[tuple[Tensor, Tensor]]):
@@ -27,7 +27,7 @@ class PrefixCache:
     @property
     def length(self) -> int:
         """C."""
-        return int(self.layers[0][0].shape[-2])
+        return int(self.layers[0][0].shape[-2]) if self.layers else 0
 
     @classmethod
     @torch.no_grad()
@@ -79,9 +79,9 @@ def continued(cache: Any, order: Tensor, repeats: int) -> Any:
     )
 
 
-def first_rows(cache: Any, count: int) -> Any:
-    """A cache of a batch's first rows; appending to it leaves the batch's own as it is."""
-    return _filled([(layer.keys[:count], layer.values[:count]) for layer in cache.layers])
+def some_rows(cache: Any, start: int, end: int) -> Any:
+    """A copy of some rows of a batch's cache; appending to it leaves the batch's own as it is."""
+    return _filled([(layer.keys[start:end], layer.values[start:end]) for layer in cache.layers])
 
 
 def _filled(layers: Iterable[tuple[Tensor, ...]]) -> Any:

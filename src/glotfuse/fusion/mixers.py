@@ -48,8 +48,18 @@ class Mixer(nn.Module, ABC):
 
     @property
     def layers(self) -> Sequence[int]:
-        """Indices of the layers that it reads, from 0; all unless a mixer says otherwise."""
+        """Indices of the layers that it reads, from 0, ascending; all unless a mixer says otherwise.
+
+        Its layer weights have an entry for every layer all the same.
+        """
         return range(self.num_layers)
+
+    def shared_weights(self) -> Tensor | None:
+        """Its weights (L,) where they are the same for every token whatever the states, else None.
+
+        With such weights answers need only a running sum of the layers.
+        """
+        return None
 
     @abstractmethod
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
@@ -67,7 +77,7 @@ def weighted_sum(hidden_states: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Adds up in place. Autograd alone would keep every layer's product with its weight."""
+    """Adds up in place, and multiplies gradients with states token by token: no tensor (B,T,D) per layer is made."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *states: Tensor) -> Tensor:
@@ -103,9 +113,11 @@ class LastLayer(Mixer):
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
         """See `Mixer.forward`; the weights are one for the last layer and zero elsewhere."""
-        weights = hidden_states[-1].new_zeros(self.num_layers)
-        weights[-1] = 1.0
-        return MixerOutput(hidden_states[-1] * mask.unsqueeze(-1), weights)
+        return MixerOutput(hidden_states[-1] * mask.unsqueeze(-1), self.shared_weights().to(hidden_states[-1]))
+
+    def shared_weights(self) -> Tensor:
+        """One for the last layer."""
+        return F.one_hot(torch.tensor(self.num_layers - 1), self.num_layers).float()
 
 
 @register_mixer("mean")
@@ -114,8 +126,12 @@ class MeanOfLayers(Mixer):
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
         """See `Mixer.forward`."""
-        weights = hidden_states[0].new_full((self.num_layers,), 1.0 / self.num_layers)
+        weights = self.shared_weights().to(hidden_states[0])
         return MixerOutput(weighted_sum(hidden_states, weights) * mask.unsqueeze(-1), weights)
+
+    def shared_weights(self) -> Tensor:
+        """The same for all."""
+        return torch.full((self.num_layers,), 1.0 / self.num_layers, dtype=torch.float64)
 
 
 @register_mixer("global_softmax")
@@ -160,8 +176,12 @@ class GlobalSoftmax(Mixer):
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
         """See `Mixer.forward`."""
-        weights = torch.softmax(self.temperature * self.layer_logits, dim=0)
+        weights = self.shared_weights()
         return MixerOutput(weighted_sum(hidden_states, weights) * mask.unsqueeze(-1), weights)
+
+    def shared_weights(self) -> Tensor:
+        """softmax(temperature * logits)."""
+        return torch.softmax(self.temperature * self.layer_logits, dim=0)
 
 
 @register_mixer("transformer_softmax")

@@ -95,6 +95,9 @@ class Fusion(nn.Module):
         self.match_scale = match_scale
         self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
         self.projector = PROJECTORS.build(projector, projector_options, encoder_size=encoder_size, lm_size=lm_size)
+        layers = list(self.mixer.layers)
+        if layers != sorted(set(layers)) or not layers or layers[0] < 0 or layers[-1] >= num_layers:
+            raise ConfigError(f"Expected ascending layers of the mixer, each once, below {num_layers}; found {layers}.")
         start = torch.zeros(lm_size) if boundary == "zeros" else torch.randn(lm_size) * (match_scale or 1.0)
         self.boundary = nn.Parameter(start)
 
@@ -105,10 +108,14 @@ class Fusion(nn.Module):
             hidden_states: L tensors (B,T,D), the embedding output left out; or those of `mixer.layers` alone.
             mask: (B,T), true for real tokens, which come first in every row.
         """
+        return self.project(self.mix(hidden_states, mask.bool()), mask)
+
+    def project(self, mixed: MixerOutput, mask: Tensor) -> Span:
+        """The second half alone: from mixed states (B,T,D) to the span."""
+        states, layer_weights = mixed
         mask = mask.bool()
-        mixed, layer_weights = self.mix(hidden_states, mask)
-        mixed = F.dropout(mixed, self.state_dropout, self.training)
-        embeddings, lengths = self.projector(mixed, mask)
+        states = F.dropout(states, self.state_dropout, self.training)
+        embeddings, lengths = self.projector(states, mask)
         embeddings = self._scale(embeddings)
         positions = torch.arange(embeddings.shape[1] + 1, device=embeddings.device)
         is_boundary = (positions == lengths.unsqueeze(1)).unsqueeze(-1)  # (B,S+1,1)
@@ -135,12 +142,18 @@ class Fusion(nn.Module):
         layers = self.mixer.layers
         if len(hidden_states) == self.num_layers:
             hidden_states = [hidden_states[layer] for layer in layers]
-        assert len(hidden_states) == len(layers), (len(hidden_states), layers)
-        states = [self._normalise(x.to(self.boundary.dtype)) for x in hidden_states]
+        if len(hidden_states) != len(layers):
+            raise ValueError(
+                f"Expected states of {self.num_layers} layers, or of the mixer's {len(layers)}; "
+                f"found {len(hidden_states)} tensors."
+            )
+        states = [self.normalise(x) for x in hidden_states]
         output: MixerOutput = self.mixer(states, mask)
         return output
 
-    def _normalise(self, states: Tensor) -> Tensor:
+    def normalise(self, states: Tensor) -> Tensor:
+        """One layer's states (B,T,D) as they are mixed: in the fusion's dtype, on its device, normalised."""
+        states = states.to(self.boundary)
         width = states.shape[-1:]
         if self.layer_norm == "rms":
             return F.rms_norm(states, width, eps=1e-6)
