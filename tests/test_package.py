@@ -70,6 +70,7 @@ def test_recipes_and_tasks_are_reached_without_torch():
                 "BackboneOptions": "glotfuse.backbones.loading",
                 "Encoder": "glotfuse.backbones.encoder",
                 "PrefixCache": "glotfuse.backbones.prefix_cache",
+                "cache_dir": "glotfuse.backbones.bundled",
                 "load_encoder": "glotfuse.backbones.loading",
                 "load_lm": "glotfuse.backbones.loading",
             },
