@@ -19,7 +19,7 @@ from glotfuse import cli
 from small_runs import small_values, write_task
 from tiny import encoder_folder
 
-COMMANDS = ("quickstart", "train", "eval", "compare", "classify", "generate", "models", "models fetch")
+COMMANDS = ("quickstart", "train", "eval", "compare", "classify", "generate", "models", "models fetch", "models forget")
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -97,6 +97,19 @@ def test_compare_shows_runs_side_by_side(
     (other / "report-test.json").write_bytes((trained / "run" / "report-test.json").read_bytes())
     assert run("compare", str(trained / "run"), str(other), monkeypatch=monkeypatch) == 0
     assert "Sinhala" in capsys.readouterr().out
+
+
+def test_kept_states_are_shown_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path))
+    (tmp_path / "features" / "store").mkdir(parents=True)
+    (tmp_path / "features" / "store" / "data.mdb").write_bytes(b"x" * 50_000_000)
+    assert run("models", monkeypatch=monkeypatch) == 0
+    assert "0.05 GB" in capsys.readouterr().err
+    assert run("models", "forget", monkeypatch=monkeypatch) == 0
+    assert "0.05 GB removed" in capsys.readouterr().out
+    assert not (tmp_path / "features").exists()
 
 
 def test_models_lists_what_there_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

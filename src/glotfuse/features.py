@@ -33,6 +33,9 @@ from glotfuse.errors import GlotfuseError
 
 logger = logging.getLogger(__name__)
 
+STORES = "features"
+"""Folder of the stores inside glotfuse's cache."""
+
 _DTYPES = {b"h": torch.float16, b"b": torch.bfloat16}
 _FLOAT16_LIMIT = 60_000.0
 _OVERHEAD = 1.1

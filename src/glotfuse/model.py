@@ -61,6 +61,7 @@ class FusedLM(nn.Module):
         self.cache_head = True
         self.features: FeatureCache | None = None
         self.branching: bool | None = None
+        self.gradient_checkpointing = False
         self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
     @property
@@ -128,12 +129,14 @@ class FusedLM(nn.Module):
             Logits (N,V) at the kept positions, and the filled cache or None.
         """
         prompt = prompt or self.prompt
-        head = self.head_cache(prompt)
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        head = None if recompute else self.head_cache(prompt)
         if head is not None:
             cache = head.expand(len(keep))
             return self.lm.run(sequences.embeddings, keep, cache=cache, start=head.length), cache
         whole = self.with_head(sequences, prompt)
-        return self.lm.run(whole.embeddings, F.pad(keep, (len(prompt.head_ids), 0))), None
+        keep = F.pad(keep, (len(prompt.head_ids), 0))
+        return self.lm.run(whole.embeddings, keep, recompute=recompute), None
 
     def with_head(self, sequences: Sequences, prompt: Prompt) -> Sequences:
         """The sequences with the prompt head in front of every row."""

@@ -25,7 +25,7 @@ from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_enc
 from glotfuse.config import EncoderConfig, LMConfig, Recipe, TaskConfig
 from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.features import FeatureCache, FeatureCacheError
+from glotfuse.features import STORES, FeatureCache, FeatureCacheError
 from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample, prepare
 from glotfuse.model import FusedLM
@@ -220,7 +220,7 @@ def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedE
         if gigabytes:
             try:
                 cache = FeatureCache(
-                    model.encoder, model.fusion.mixer.layers, cache_dir() / "features", int(gigabytes * 1e9)
+                    model.encoder, model.fusion.mixer.layers, cache_dir() / STORES, int(gigabytes * 1e9)
                 )
                 stack.enter_context(cache)
                 cache.make_room([example.encoder_ids for example in examples])

@@ -216,6 +216,7 @@ def train(
     warmup_ratio: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: str = "float32",
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     evaluations: int = 6,
     select_by: str = "loss",
@@ -260,6 +261,7 @@ def train(
     )
     if args.device.type == "cuda":
         args._n_gpu = 1  # several would wrap the model in DataParallel; torchrun is the way to use them
+    model.gradient_checkpointing = gradient_checkpointing
     with graceful_interrupt(
         "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     ) as stop:

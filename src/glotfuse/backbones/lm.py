@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.prefix_cache import PrefixCache
+from glotfuse.backbones.recompute import recomputing
 from glotfuse.errors import BackboneError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class LM(nn.Module):
         start: int = 0,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Runs right-padded embeddings and returns logits where they are read, (N,V) in float32.
 
@@ -102,6 +105,8 @@ class LM(nn.Module):
             attention_mask: (B, cached + M), needed only where cached positions are to be hidden; or added to the
                 attention's scores, (B,1,M, cached + M).
             position_ids: (B,M), where they do not simply count up from `start`.
+            recompute: Whether layers are computed again in the backward pass, which saves memory and takes a third
+                more time; not with a cache.
         """
         if position_ids is None:
             position_ids = torch.arange(start, start + embeds.shape[1], device=embeds.device).unsqueeze(0)
@@ -110,13 +115,14 @@ class LM(nn.Module):
             options["logits_to_keep"] = keep
         if cache is not None:
             options["past_key_values"] = cache
-        output = self.model(
-            inputs_embeds=embeds.to(self.dtype),
-            attention_mask=attention_mask,
-            use_cache=cache is not None,
-            return_dict=True,
-            **options,
-        )
+        with recomputing(self.model) if recompute else nullcontext():
+            output = self.model(
+                inputs_embeds=embeds.to(self.dtype),
+                attention_mask=attention_mask,
+                use_cache=cache is not None,
+                return_dict=True,
+                **options,
+            )
         logits: Tensor = output.logits if self.selects_logits else output.logits[keep]
         return logits.float()
 
