@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from contextlib import nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,8 +25,26 @@ from glotfuse.errors import BackboneError
 logger = logging.getLogger(__name__)
 
 _RMS_SAMPLE = 4096
+_FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"
 _NOT_CACHEABLE = (BackboneError, AttributeError, IndexError, NotImplementedError, TypeError, ValueError)
 """What LMs with recurrent states or a cache of their own raise when given keys and values."""
+
+
+@contextmanager
+def _grouped_queries(device: torch.device) -> Iterator[None]:
+    """Lets torch's attention on a CPU read shared keys and values as they are.
+
+    With a mask transformers would copy them once per query head, which GPU kernels need and CPU kernels do not. It
+    reads this variable at each call; versions that do not know it copy.
+    """
+    if device.type != "cpu" or _FORCE_GQA in os.environ:
+        yield
+        return
+    os.environ[_FORCE_GQA] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_FORCE_GQA, None)
 
 
 class LM(nn.Module):
@@ -115,7 +135,8 @@ class LM(nn.Module):
             options["logits_to_keep"] = keep
         if cache is not None:
             options["past_key_values"] = cache
-        with recomputing(self.model) if recompute else nullcontext():
+        # what the backward pass computes again is outside, so both passes leave the variable alone
+        with recomputing(self.model) if recompute else _grouped_queries(self.device):
             output = self.model(
                 inputs_embeds=embeds.to(self.dtype),
                 attention_mask=attention_mask,

@@ -231,7 +231,7 @@ class TransformerSoftmax(Mixer):
         attended = self._attend(hidden_states)
         layer = self.layer
         state = layer.norm1(self.cls + layer.dropout1(attended))
-        hidden = layer.dropout(F.relu(layer.linear1(state)))
+        hidden = layer.dropout(F.relu_(layer.linear1(state)))
         state = layer.norm2(state + layer.dropout2(layer.linear2(hidden)))
         weights = torch.softmax(self.to_weights(state), dim=-1) * mask.unsqueeze(-1)  # (B,T,L)
         return MixerOutput(weighted_sum(hidden_states, weights), weights)
@@ -252,7 +252,8 @@ class TransformerSoftmax(Mixer):
         attn = torch.softmax(torch.stack([cls_score, *scores], dim=-1), dim=-1)  # (B,T,N,L+1)
         attn = F.dropout(attn, attention.dropout, self.training)
 
-        averaged = torch.stack([weighted_sum(hidden_states, attn[..., n, 1:]) for n in range(heads)], dim=-2)
+        sums = [weighted_sum(hidden_states, attn[..., n, 1:]).unsqueeze(-2) for n in range(heads)]
+        averaged = sums[0] if heads == 1 else torch.cat(sums, dim=-2)
         averaged = averaged + attn[..., :1] * self.cls + attn[..., 1:] @ self.positions  # (B,T,N,D)
         values = torch.einsum("btnd,nkd->btnk", averaged, w_value)
         values = values + attn.sum(-1, keepdim=True) * b_value  # the sum is not one under dropout
