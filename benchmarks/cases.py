@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from benchmarks.measure import Row, alternate, peak_megabytes, row
 from benchmarks.setting import build, cached, english, prepared
 from benchmarks.textbook import TextbookMixer, TextbookModel
 from glotfuse import scoring
-from glotfuse.batching import LengthGroupedOrder
+from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.fusion.mixers import TransformerSoftmax
-from glotfuse.inputs import PreparedExample, collate
+from glotfuse.inputs import PreparedExample, collate, split_rows
 from glotfuse.model import FusedLM
 from glotfuse.sequences import IGNORED
 
@@ -58,35 +58,48 @@ def mixer(short: bool) -> list[Row]:
     ]
 
 
+Losses = Callable[[list[PreparedExample]], Iterable[Tensor]]
+"""From a batch to the losses whose sum is its loss: one, or one for each part that runs on its own."""
+
+
 class Trainer:
     """Optimizer steps over batches, with AdamW and clipping as in training."""
 
-    def __init__(self, weights: Sequence[nn.Parameter], loss: Callable[[list[PreparedExample]], Tensor]):
+    def __init__(self, weights: Iterable[nn.Parameter], losses_of: Losses):
         self.weights = list(weights)
-        self.loss = loss
+        self.losses_of = losses_of
         self.optimizer = torch.optim.AdamW(self.weights, lr=1e-4, weight_decay=0.0)
         self.losses: list[float] = []
 
     def run(self, batches: Sequence[list[PreparedExample]]) -> None:
         for batch in batches:
-            loss = self.loss(batch)
-            loss.backward()
+            total = 0.0
+            for loss in self.losses_of(batch):
+                loss.backward()
+                total += loss.item()
             nn.utils.clip_grad_norm_(self.weights, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.losses.append(loss.item())
+            self.losses.append(total)
 
 
-def loss_of(model: FusedLM) -> Callable[[list[PreparedExample]], Tensor]:
-    """Our loss of a batch."""
+def our_trainer(model: FusedLM, max_tokens: int = CPU_TOKENS) -> Trainer:
+    """Ours: a batch in parts within the token budget."""
 
-    def loss(examples: list[PreparedExample]) -> Tensor:
+    def losses_of(examples: list[PreparedExample]) -> Iterable[Tensor]:
         batch = collate(examples, model.encoder.pad_token_id, answers=True)
         labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
-        found: Tensor = model(batch.encoder_ids, batch.encoder_mask, batch.text_ids, labels)["loss"]
-        return found
+        inputs = {"encoder_ids": batch.encoder_ids, "encoder_mask": batch.encoder_mask, "text_ids": batch.text_ids}
+        count = (labels != IGNORED).sum()
+        for part in split_rows({**inputs, "labels": labels}, max_tokens):
+            yield model(**part, num_items_in_batch=count)["loss"]
 
-    return loss
+    return Trainer(model.fusion.parameters(), losses_of)
+
+
+def textbook_trainer(textbook: TextbookModel) -> Trainer:
+    """The opponent's: a batch at once."""
+    return Trainer(textbook.parameters(), lambda examples: [textbook.loss(examples)])
 
 
 def random_batches(examples: list[PreparedExample], seed: int) -> list[list[PreparedExample]]:
@@ -106,8 +119,8 @@ def training(short: bool) -> list[Row]:
     model = build(TOPICS)
     examples = prepared(model, english(64 if short else 96))
     textbook = TextbookModel(model)
-    book = Trainer(list(textbook.parameters()), textbook.loss)
-    our = Trainer(list(model.fusion.parameters()), loss_of(model))
+    book = textbook_trainer(textbook)
+    our = our_trainer(model)
     few = random_batches(examples, seed=9)[:3]
     book.run(few)
     our.run(few)  # without the cache, which rounds
@@ -152,7 +165,7 @@ def step(short: bool) -> list[Row]:
     """One training step against the bare LM on the same rows."""
     model = build(TOPICS, dropout=0.1).train()
     batch = grouped_batches(prepared(model, english(64)), 0)[0]
-    our = Trainer(list(model.fusion.parameters()), loss_of(model))
+    our = our_trainer(model)
     sides = {"ours": lambda: our.run([batch]), "bare": bare_step(model, batch)}
     with cached(model):
         seconds = alternate(sides, rounds=3 if short else 15)
@@ -169,8 +182,8 @@ def memory(short: bool) -> list[Row]:
     batches = random_batches(prepared(model, english(64)), 0)[:2]
     grouped = grouped_batches(prepared(model, english(64)), 0)[:2]
     textbook = TextbookModel(model)
-    our = Trainer(list(model.fusion.parameters()), loss_of(model))
-    book = Trainer(list(textbook.parameters()), textbook.loss)
+    our = our_trainer(model)
+    book = textbook_trainer(textbook)
     for trainer in (our, book):  # so that the optimizers' own memory is there before
         trainer.run([batches[0][:2]])
     with cached(model):

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import TOPICS, Trainer, bare_forward, bare_step, grouped_batches, loss_of, our_batches
+from benchmarks.cases import TOPICS, bare_forward, bare_step, grouped_batches, our_batches, our_trainer
 from benchmarks.setting import build, cached, english, prepared
 from glotfuse import scoring
 from glotfuse.fusion import Span
@@ -70,27 +70,30 @@ def watched(model: FusedLM, clock: Clock) -> Iterator[None]:
 
 def training_step(model: FusedLM, floors: list[Callable[[], None]], batches: list[Any]) -> dict[str, float]:
     """Median seconds per part of a step, with those of the bare LM."""
-    trainer, clock = Trainer(list(model.fusion.parameters()), loss_of(model)), Clock()
+    trainer, clock = our_trainer(model), Clock()
     rounds: list[dict[str, float]] = []
     with cached(model), watched(model, clock):
         for turn in range(ROUNDS):
             batch, floor = batches[turn % len(batches)], floors[turn % len(batches)]
             clock.seconds.clear()
             start = time.perf_counter()
-            loss = trainer.loss(batch)
-            forward_end = time.perf_counter()
-            loss.backward()
-            fusion_backward = clock.since_mark()
-            backward_end = time.perf_counter()
+            backward = fusion_backward = 0.0
+            for loss in trainer.losses_of(batch):
+                backward_start = time.perf_counter()
+                loss.backward()
+                backward_end = time.perf_counter()
+                backward += backward_end - backward_start
+                fusion_backward += clock.since_mark()
+            passes_end = time.perf_counter()
             torch.nn.utils.clip_grad_norm_(trainer.weights, 1.0)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad()
             end = time.perf_counter()
             parts = dict(clock.seconds)
-            parts["collating, packing, loss"] = forward_end - start - sum(parts.values())
-            parts["LM backward"] = backward_end - forward_end - fusion_backward
+            parts["collating, packing, loss"] = passes_end - start - backward - sum(parts.values())
+            parts["LM backward"] = backward - fusion_backward
             parts["mixer and projector, backward"] = fusion_backward
-            parts["clipping and AdamW"] = end - backward_end
+            parts["clipping and AdamW"] = end - passes_end
             parts["whole step"] = end - start
             floor_start = time.perf_counter()
             floor()

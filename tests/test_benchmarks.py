@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from benchmarks.cases import Trainer, loss_of, random_batches, whole_passes
+from benchmarks.cases import our_trainer, random_batches, textbook_trainer, whole_passes
 from benchmarks.measure import alternate, peak_megabytes, row
 from benchmarks.textbook import TextbookMixer, TextbookModel
 
@@ -35,8 +35,7 @@ def test_the_textbook_reaches_the_same_losses_on_the_same_batches() -> None:
     model = make_model()
     batches = random_batches(examples_of(model), seed=1) * 4
     textbook = TextbookModel(model)
-    ours = Trainer(list(model.fusion.parameters()), loss_of(model))
-    theirs = Trainer(list(textbook.parameters()), textbook.loss)
+    ours, theirs = our_trainer(model, max_tokens=100), textbook_trainer(textbook)
     for trainer in (ours, theirs):
         trainer.optimizer.param_groups[0]["lr"] = 0.01
         trainer.run(batches)
@@ -63,7 +62,7 @@ def test_the_textbook_learns_to_answer_with_label_words() -> None:
     model = make_model()
     examples = [e for e in examples_of(model) if e.encoder_ids == examples_of(model)[0].encoder_ids][:1]
     textbook = TextbookModel(model)
-    trainer = Trainer(list(textbook.parameters()), textbook.loss)
+    trainer = textbook_trainer(textbook)
     trainer.optimizer.param_groups[0]["lr"] = 0.02
     assert set(textbook.classify(model.prepare(TEXTS), max_tokens=3)) <= {"", *model.labels}
     trainer.run([examples] * 300)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-_CPU_TOKENS = 512
-"""Most tokens per forward pass without gradient on a CPU: more do not fit its caches and take longer per text."""
+CPU_TOKENS = 512
+"""Most tokens of text per forward pass on a CPU: more do not fit its caches, take longer per text and more memory."""
 _POOL = 16  # batches that are sorted by length together
 
 
@@ -61,11 +61,21 @@ def inference_batches(lengths: Sequence[int], batch_size: int, device: torch.dev
         batch_size: Most examples per batch.
         device: Where they are run; on a CPU a batch also has a limit of tokens, padding included.
     """
-    max_tokens = _CPU_TOKENS if device.type == "cpu" else None
+    yield from groups_within(lengths, CPU_TOKENS if device.type == "cpu" else None, batch_size)
+
+
+def groups_within(lengths: Sequence[int], max_tokens: int | None, most: int) -> Iterator[list[int]]:
+    """Cuts examples into groups of similar length, the longest first.
+
+    Args:
+        lengths: Tokens of each example.
+        max_tokens: Most tokens of a group, padding to its longest included; a longer example is a group of its own.
+        most: Most examples of a group.
+    """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
-        fitting = max(1, max_tokens // max(1, lengths[order[start]])) if max_tokens else batch_size
-        end = start + min(batch_size, fitting)
+        fitting = max(1, max_tokens // max(1, lengths[order[start]])) if max_tokens else most
+        end = start + min(most, fitting)
         yield order[start:end]
         start = end

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from glotfuse.backbones import Encoder
+from glotfuse.batching import groups_within
 from glotfuse.errors import PromptError
 from glotfuse.prompts import Prompt
 from glotfuse.sequences import IGNORED
@@ -51,6 +52,30 @@ class Batch:
     """(B,X), padded with -100; X is zero without span-plus-text."""
     answer_ids: Tensor
     """(B,A), padded with -100; A is zero at inference."""
+
+
+def split_rows(inputs: Mapping[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
+    """Cuts a training batch into parts of at most so many tokens, without the padding that a part does not need.
+
+    Args:
+        inputs: `encoder_ids` (B,T), `encoder_mask` (B,T), `text_ids` (B,X) and `labels` (B,1+A), padded at the right.
+        max_tokens: Most encoder and plain-text tokens of a part, as many as its longest row has times its rows.
+    """
+    mask, text, labels = inputs["encoder_mask"], inputs["text_ids"], inputs["labels"]
+    lengths = (mask.sum(1) + (text != IGNORED).sum(1)).tolist()
+    parts = []
+    for chosen in groups_within(lengths, max_tokens, len(lengths)):
+        rows = torch.tensor(sorted(chosen), device=mask.device)
+        longest = int(mask[rows].sum(1).max())
+        parts.append(
+            {
+                "encoder_ids": inputs["encoder_ids"][rows, :longest],
+                "encoder_mask": mask[rows, :longest],
+                "text_ids": text[rows, : int((text[rows] != IGNORED).sum(1).max()) if text.shape[1] else 0],
+                "labels": labels[rows, : 1 + int((labels[rows] != IGNORED).sum(1).max())],
+            }
+        )
+    return parts
 
 
 class InputReader:

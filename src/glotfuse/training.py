@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from glotfuse import scoring
-from glotfuse.batching import LengthGroupedOrder
+from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
 from glotfuse.errors import CheckpointError, GlotfuseError
-from glotfuse.inputs import PreparedExample, collate
+from glotfuse.inputs import PreparedExample, collate, split_rows
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, StopRequest, graceful_interrupt
 from glotfuse.sequences import IGNORED
@@ -70,6 +70,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         train: Prepared training examples with answers.
         dev: Development examples, or None.
         eval_batch_size: Development examples per forward pass.
+        max_tokens: Most encoder and plain-text tokens per forward pass; None has no limit.
         **options: Passed on.
     """
 
@@ -80,8 +81,10 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         train: Sequence[PreparedExample],
         dev: DevExamples | None,
         eval_batch_size: int = 32,
+        max_tokens: int | None = None,
         **options: Any,
     ):
+        self._max_tokens = max_tokens
         self._pad = model.encoder.pad_token_id
         super().__init__(model, args, data_collator=self._collate, train_dataset=train, **options)
         self._dev = dev
@@ -95,6 +98,16 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             "text_ids": batch.text_ids,
             "labels": F.pad(batch.answer_ids, (1, 0), value=IGNORED),
         }
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """One batch, in parts within the token budget: the same gradient with less memory at once."""
+        step: Callable[..., Tensor] = super().training_step
+        if self._max_tokens is None:
+            return step(model, inputs, num_items_in_batch)
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"] != IGNORED).sum()
+        parts = split_rows(inputs, self._max_tokens)
+        return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         lengths = [len(e.encoder_ids) + len(e.text_ids) + len(e.answer_ids) for e in self.train_dataset]
@@ -217,6 +230,7 @@ def train(
     max_grad_norm: float = 1.0,
     precision: str = "float32",
     gradient_checkpointing: bool = False,
+    max_tokens: int | None = None,
     seed: int = 0,
     evaluations: int = 6,
     select_by: str = "loss",
@@ -266,7 +280,9 @@ def train(
         "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     ) as stop:
         schedule = _Schedule(evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples))
-        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, callbacks=[schedule])
+        if max_tokens is None and model.device.type == "cpu":
+            max_tokens = CPU_TOKENS
+        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, max_tokens, callbacks=[schedule])
         trainer.model_accepts_loss_kwargs = True
         _silence(trainer)
         try:
