@@ -228,19 +228,18 @@ def our_batches(model: FusedLM, examples: list[PreparedExample]) -> list[list[Pr
 def classification(short: bool) -> list[Row]:
     """Seven label words: against generation and string match, and against the bare LM."""
     model = build(TOPICS).eval()
-    examples = model.prepare([text for text, _ in english(32 if short else 96)])
+    examples = model.prepare([text for text, _ in english(32 if short else 48)])
     textbook = TextbookModel(model).eval()
     ours = {"ours": lambda: scoring.classify(model, examples, 32)}
-    rounds = 2 if short else 5
+    rounds = 2 if short else 3
     # a trained model ends its answer after the label; this one, not trained, is stopped there
     longest = max(map(len, model.label_ids)) + 1
     against_book = alternate({**ours, "textbook": lambda: textbook.classify(examples, max_tokens=longest)}, rounds)
     expect_fast(model)
     floor = bare_forward(model, our_batches(model, examples))
     against_bare = alternate({**ours, "bare": floor}, rounds)
-    words = [" " + word for word in ("film", "map", "health", "law", "science", "sports", "travel")]
-    single = build([word.strip() for word in words]).eval()
-    few = single.prepare([text for text, _ in english(32 if short else 96)])
+    single = build(("film", "map", "health", "law", "science", "work", "travel")).eval()
+    few = single.prepare([text for text, _ in english(32 if short else 48)])
     if any(len(ids) > 1 for ids in single.label_ids):
         raise SystemExit(f"Expected label words of one token; found {single.label_ids}.")
     with cached(single):
@@ -295,7 +294,7 @@ def long_labels() -> list[str]:
     topics = ("football championships", "parliamentary elections", "pharmaceutical research", "classical musicians")
     topics += ("mountain landscapes", "railway timetables", "agricultural subsidies", "satellite launches")
     topics += ("vegetarian cooking", "museum exhibitions")
-    return [f"{area} {topic}" for area in areas for topic in topics]
+    return [f"{area} {topic} and related news" for area in areas for topic in topics]
 
 
 def many_labels(short: bool) -> list[Row]:

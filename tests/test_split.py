@@ -46,4 +46,6 @@ def test_parts_have_the_batches_gradient(max_tokens: int, include_text: bool) ->
 def test_groups_hold_examples_of_similar_length_within_the_budget() -> None:
     lengths = [3, 9, 4, 8, 2, 30]
     assert list(groups_within(lengths, 20, 10)) == [[5], [1, 3], [2, 0, 4]]
-    assert list(groups_within(lengths, None, 4)) == [[5, 1, 3, 2], [0, 4]]
+    assert list(groups_within(lengths, None, 4)) == [[5, 1, 3], [2, 0, 4]], "groups of equal size"
+    assert list(groups_within([5] * 7, 20, 10)) == [[0, 1, 2, 3], [4, 5, 6]]
+    assert list(groups_within([], 20, 10)) == []

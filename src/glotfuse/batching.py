@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -73,9 +74,20 @@ def groups_within(lengths: Sequence[int], max_tokens: int | None, most: int) -> 
         most: Most examples of a group.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
+
+    def fitting(start: int) -> int:
+        return min(most, max(1, max_tokens // max(1, lengths[order[start]])) if max_tokens else most)
+
+    sizes, start = [], 0
     while start < len(order):
-        fitting = max(1, max_tokens // max(1, lengths[order[start]])) if max_tokens else most
-        end = start + min(most, fitting)
-        yield order[start:end]
-        start = end
+        sizes.append(min(fitting(start), len(order) - start))
+        start += sizes[-1]
+    if sizes:  # as many groups of equal size run faster, where those fit too
+        even = math.ceil(len(order) / len(sizes))
+        if all(even <= fitting(start) for start in range(0, len(order), even)):
+            sizes = [even] * len(sizes)
+    start = 0
+    for size in sizes:
+        if order[start : start + size]:
+            yield order[start : start + size]
+        start += size
