@@ -335,7 +335,7 @@ def restart(short: bool) -> list[Row]:
     encoder = "seconds in the encoder, run 1 and run 2"
     return [
         Row(start, first["to_first_step"], begin, "s", begin, "", "<= 15", begin <= 15),
-        Row(encoder, first["encoder"], second["encoder"], "s", share, "", "<= 0.02", share <= 0.02),
+        Row(encoder, first["encoder"], second["encoder"], "s", share, "", "<= 0.05", share <= 0.05),
     ]
 
 
