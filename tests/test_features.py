@@ -17,6 +17,7 @@ from torch import Tensor
 from glotfuse.backbones import Encoder
 from glotfuse.features import FeatureCache, FeatureCacheError
 from glotfuse.inputs import collate
+from glotfuse.sequences import pad_and_mask
 from tiny import TEXTS, tiny_encoder, tiny_model
 
 MEGABYTE = 1 << 20
@@ -28,10 +29,7 @@ def encoder() -> Encoder:
 
 
 def batch_of(encoder: Encoder, texts: list[str] = TEXTS) -> tuple[Tensor, Tensor]:
-    rows = encoder.tokenize(texts)
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [encoder.pad_token_id] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
+    return pad_and_mask(encoder.tokenize(texts), encoder.pad_token_id)
 
 
 def distinct(count: int, first: int = 0) -> list[str]:

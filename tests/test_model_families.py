@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glotfuse.errors import BackboneError
-from glotfuse.inputs import PreparedExample, collate, prepare
+from glotfuse.inputs import PreparedExample, prepare, training_inputs
 from glotfuse.model import FusedLM
 from glotfuse.scoring import score_labels
-from glotfuse.sequences import IGNORED
 from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, tiny_model, with_labels
 
 TOLERANCE = 1e-4
@@ -77,9 +77,7 @@ def training_examples(model: FusedLM, language: str | None) -> list[PreparedExam
 
 
 def loss_of(model: FusedLM, examples: list[PreparedExample]) -> Tensor:
-    batch = collate(examples, model.encoder.pad_token_id, answers=True)
-    labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
-    return model(batch.encoder_ids, batch.encoder_mask, batch.text_ids, labels)["loss"]
+    return model(**training_inputs(examples, model.encoder.pad_token_id))["loss"]
 
 
 def gradients(model: FusedLM, loss: Tensor) -> dict[str, Tensor]:
@@ -127,24 +125,33 @@ def test_label_words_are_read_as_a_tree_where_the_lm_obeys_a_mask(lm: str) -> No
     assert bool(model.branching) == (lm in BRANCHING)
 
 
+def refuse(mask: Tensor) -> Tensor:
+    raise ValueError("too many values to unpack (expected 2)")
+
+
 @torch.no_grad()
-def test_an_lm_that_ignores_the_mask_scores_words_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(torch.zeros_like, "one by one"), (refuse, "cannot read them as a tree")],
+    ids=["ignores", "refuses"],
+)
+def test_an_lm_that_does_not_obey_the_mask_scores_words_one_by_one(
+    change: Callable[[Tensor], Tensor], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = with_labels(tiny_model(), LABELS["several"])
     examples = model.prepare(TEXTS)
     expected = textbook_scores(model, examples)
     run = model.lm.run
 
-    def deaf(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
+    def changed(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         if attention_mask is not None and attention_mask.dim() == 4:
-            attention_mask = torch.zeros_like(attention_mask)
+            attention_mask = change(attention_mask)
         return run(*args, attention_mask=attention_mask, **options)
 
-    monkeypatch.setattr(model.lm, "run", deaf)
+    monkeypatch.setattr(model.lm, "run", changed)
     torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
     assert model.branching is False
-    assert "one by one" in caplog.text
+    assert said in caplog.text
 
 
 @torch.no_grad()
@@ -259,26 +266,6 @@ def test_half_precision_backbones_train_and_classify(lm: str) -> None:
         model.cache_head = cached
         assert all(sum(r.probabilities.values()) == pytest.approx(1.0) for r in model.classify(TEXTS))
     assert len(model.generate(TEXTS, max_new_tokens=3)) == len(TEXTS)
-
-
-@torch.no_grad()
-def test_an_lm_that_refuses_the_mask_scores_words_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = with_labels(tiny_model(), LABELS["several"])
-    examples = model.prepare(TEXTS)
-    expected = textbook_scores(model, examples)
-    run = model.lm.run
-
-    def strict(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
-        if attention_mask is not None and attention_mask.dim() == 4:
-            raise ValueError("too many values to unpack (expected 2)")
-        return run(*args, attention_mask=attention_mask, **options)
-
-    monkeypatch.setattr(model.lm, "run", strict)
-    torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
-    assert model.branching is False
-    assert "cannot read them as a tree" in caplog.text
 
 
 @torch.no_grad()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from glotfuse.batching import groups_within
-from glotfuse.inputs import collate, prepare, split_rows
+from glotfuse.inputs import prepare, split_rows, training_inputs
 from glotfuse.model import FusedLM
 from glotfuse.sequences import IGNORED
 from tiny import TEXTS, tiny_model, with_labels
@@ -17,10 +16,7 @@ ANSWERS = ("science", "health news", "entertainment geography travel", "sports")
 
 def inputs_of(model: FusedLM) -> dict[str, torch.Tensor]:
     examples = prepare(model.reader, model.prompt, [{"text": text} for text in TEXTS], answers=ANSWERS)
-    batch = collate(examples, model.encoder.pad_token_id, answers=True)
-    labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
-    fields = {"encoder_ids": batch.encoder_ids, "encoder_mask": batch.encoder_mask, "text_ids": batch.text_ids}
-    return {**fields, "labels": labels}
+    return training_inputs(examples, model.encoder.pad_token_id)
 
 
 @pytest.mark.parametrize("include_text", [False, True])

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from glotfuse.backbones import Encoder
 from glotfuse.errors import GlotfuseError
+from glotfuse.sequences import pad_and_mask
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +150,7 @@ class FeatureCache:
 
     def _encode(self, rows: list[list[int]]) -> list[Tensor]:
         """States (T,K,D) of each row in half precision."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [self.encoder.pad_token_id] * (longest - len(row)) for row in rows])
-        mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
+        ids, mask = pad_and_mask(rows, self.encoder.pad_token_id)
         stacked = torch.stack(self.encoder(ids, mask, self.layers), dim=2).cpu()
         return [_to_half(stacked[i, : len(row)]) for i, row in enumerate(rows)]
 

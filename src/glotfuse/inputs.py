@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional as F
 
 from glotfuse.backbones import Encoder
 from glotfuse.batching import groups_within
 from glotfuse.errors import PromptError
 from glotfuse.prompts import Prompt
-from glotfuse.sequences import IGNORED
+from glotfuse.sequences import IGNORED, pad_and_mask, pad_rows
 
 _LOOK_AHEAD = 24
 _JOINERS = "\u200c\u200d"
@@ -58,7 +58,7 @@ def split_rows(inputs: Mapping[str, Tensor], max_tokens: int) -> list[dict[str, 
     """Cuts a training batch into parts of at most so many tokens, without the padding that a part does not need.
 
     Args:
-        inputs: `encoder_ids` (B,T), `encoder_mask` (B,T), `text_ids` (B,X) and `labels` (B,1+A), padded at the right.
+        inputs: What `training_inputs` makes: (B,T), (B,T), (B,X) and (B,1+A).
         max_tokens: Most encoder and plain-text tokens of a part, as many as its longest row has times its rows.
     """
     mask, text, labels = inputs["encoder_mask"], inputs["text_ids"], inputs["labels"]
@@ -257,16 +257,21 @@ def prepare(
 
 def collate(examples: Sequence[PreparedExample], pad_token_id: int, *, answers: bool = False) -> Batch:
     """Pads examples at the right into one batch, with their answers for training only."""
-    encoder_ids = _pad([e.encoder_ids for e in examples], IGNORED)
-    mask = encoder_ids != IGNORED
+    encoder_ids, encoder_mask = pad_and_mask([e.encoder_ids for e in examples], pad_token_id)
     return Batch(
-        encoder_ids=encoder_ids.masked_fill(~mask, pad_token_id),
-        encoder_mask=mask,
-        text_ids=_pad([e.text_ids for e in examples], IGNORED),
-        answer_ids=_pad([e.answer_ids if answers else [] for e in examples], IGNORED),
+        encoder_ids=encoder_ids,
+        encoder_mask=encoder_mask,
+        text_ids=pad_rows([e.text_ids for e in examples]),
+        answer_ids=pad_rows([e.answer_ids if answers else [] for e in examples]),
     )
 
 
-def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value)
+def training_inputs(examples: Sequence[PreparedExample], pad_token_id: int) -> dict[str, Tensor]:
+    """A training batch by the names of `FusedLM.forward`'s arguments."""
+    batch = collate(examples, pad_token_id, answers=True)
+    return {
+        "encoder_ids": batch.encoder_ids,
+        "encoder_mask": batch.encoder_mask,
+        "text_ids": batch.text_ids,
+        "labels": F.pad(batch.answer_ids, (1, 0), value=IGNORED),
+    }

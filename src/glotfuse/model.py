@@ -88,9 +88,10 @@ class FusedLM(nn.Module):
 
     def span(self, batch: Batch) -> Span:
         """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
-        weights = self.fusion.mixer.shared_weights()
-        if weights is not None and self.features is None and not torch.is_grad_enabled():
-            return self._span_of_sum(batch, weights)
+        if self.features is None and not torch.is_grad_enabled():
+            weights = self.fusion.mixer.shared_weights()
+            if weights is not None:
+                return self._span_of_sum(batch, weights)
         hidden_states = self.hidden_states(batch.encoder_ids, batch.encoder_mask)
         span: Span = self.fusion(hidden_states, batch.encoder_mask.to(self.device))
         return span

@@ -20,7 +20,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import ROOT, LabelTree
-from glotfuse.sequences import IGNORED, Sequences
+from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
     from glotfuse.model import FusedLM
@@ -86,7 +86,7 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     if not several:
         return first[:, [ids[0] for ids in label_ids]]
     tree = LabelTree.build(label_ids)
-    if _can_branch(model, sequences, cache, tree):
+    if _can_branch(model, sequences, cache, tree, first):
         at_once = max(1, _MAX_LOGITS // (len(tree.token_ids) * first.shape[1]))
         if at_once >= len(examples):
             return _score_tree(model, sequences, cache, tree, first)
@@ -99,24 +99,23 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     return _score_words(model, sequences, cache, label_ids, first)
 
 
-def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree) -> bool:
+def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> bool:
     """Whether the LM obeys a mask that makes a tree of the label words; tried out once per model and prompt."""
     total = len(model.prompt.head_ids) + sequences.mask.shape[1] + len(tree.token_ids)
     if not model.lm.obeys_mask(total):
         return False
     if model.branching is None:
-        model.branching = _try_branching(model, sequences, cache, tree)
+        model.branching = _try_branching(model, sequences, cache, tree, first)
     return model.branching
 
 
-def _try_branching(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree) -> bool:
+def _try_branching(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> bool:
     """Whether reading label words as a tree gives the scores that they have one by one."""
     few = min(_CHECKED_ROWS, len(sequences.mask))
     rows = Sequences(*(x[:few] for x in sequences))
-    zeros = torch.zeros(few, len(model.lm.tokenizer), device=rows.mask.device)
-    by_word = _score_words(model, rows, some_rows(cache, 0, few), model.label_ids, zeros)
+    by_word = _score_words(model, rows, some_rows(cache, 0, few), model.label_ids, first[:few])
     try:
-        by_tree = _score_tree(model, rows, some_rows(cache, 0, few), tree, zeros)
+        by_tree = _score_tree(model, rows, some_rows(cache, 0, few), tree, first[:few])
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         logger.warning("Label words are scored one by one: %s cannot read them as a tree (%s).", _name(model), error)
         return False
@@ -192,8 +191,8 @@ def _score_rest(model: FusedLM, sequences: Sequences, cache: Any, label_ids: lis
     """
     device, batch_size, num_labels = sequences.mask.device, len(sequences.mask), len(label_ids)
     num_head = len(model.prompt.head_ids)
-    inputs = _padded([ids[:-1] for ids in label_ids], device).repeat(batch_size, 1)  # (B*R,A-1)
-    targets = _padded([ids[1:] for ids in label_ids], device).repeat(batch_size, 1)
+    inputs = pad_rows([ids[:-1] for ids in label_ids]).to(device).repeat(batch_size, 1)  # (B*R,A-1)
+    targets = pad_rows([ids[1:] for ids in label_ids]).to(device).repeat(batch_size, 1)
     seen = F.pad(sequences.mask, (num_head, 0), value=True)
     order = seen.to(torch.uint8).argsort(dim=1, stable=True)
     mask = torch.cat([seen.take_along_dim(order, 1).repeat_interleave(num_labels, 0), inputs != IGNORED], dim=1)
@@ -227,11 +226,6 @@ def _sum_targets(logits: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
     chosen = torch.log_softmax(logits, dim=-1).gather(1, targets[keep].unsqueeze(1)).squeeze(1)
     rows = keep.nonzero()[:, 0]
     return chosen.new_zeros(len(keep)).index_add_(0, rows, chosen)
-
-
-def _padded(rows: list[list[int]], device: torch.device) -> Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows], device=device)
 
 
 def _classification(labels: Sequence[str], log_probabilities: list[float], truncated: bool) -> Classification:

@@ -5,11 +5,13 @@ Shapes: B batch, M positions, H LM width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100
 """Target of positions without loss."""
@@ -46,6 +48,19 @@ class Sequences(NamedTuple):
             torch.cat([self.mask, ids != IGNORED], dim=1),
             torch.cat([self.targets, ids], dim=1),
         )
+
+
+def pad_rows(rows: Sequence[list[int]]) -> Tensor:
+    """Token ids of B rows as one (B,longest), padded at the right with -100."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=IGNORED)
+
+
+def pad_and_mask(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """The same padded with a token of the model, and the mask of real tokens."""
+    ids = pad_rows(rows)
+    mask = ids != IGNORED
+    return ids.masked_fill(~mask, pad_token_id), mask
 
 
 def pad_right(embeddings: Tensor, mask: Tensor, targets: Tensor) -> Sequences:

@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -27,7 +26,7 @@ from glotfuse import scoring
 from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
 from glotfuse.errors import CheckpointError, GlotfuseError
-from glotfuse.inputs import PreparedExample, collate, split_rows
+from glotfuse.inputs import PreparedExample, split_rows, training_inputs
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, StopRequest, graceful_interrupt
 from glotfuse.sequences import IGNORED
@@ -91,13 +90,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self._eval_batch_size = eval_batch_size
 
     def _collate(self, examples: Sequence[PreparedExample]) -> dict[str, Tensor]:
-        batch = collate(examples, self._pad, answers=True)
-        return {
-            "encoder_ids": batch.encoder_ids,
-            "encoder_mask": batch.encoder_mask,
-            "text_ids": batch.text_ids,
-            "labels": F.pad(batch.answer_ids, (1, 0), value=IGNORED),
-        }
+        return training_inputs(examples, self._pad)
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """One batch, in parts within the token budget: the same gradient with less memory at once."""
@@ -161,10 +154,9 @@ def development_metrics(model: FusedLM, dev: DevExamples, batch_size: int) -> di
         return {"eval_loss": loss, "eval_accuracy": sum(r.label == label for r, label in pairs) / len(pairs)}
     total, count = 0.0, 0
     for start in range(0, len(dev.examples), batch_size):
-        batch = collate(dev.examples[start : start + batch_size], model.encoder.pad_token_id, answers=True)
-        labels = F.pad(batch.answer_ids, (1, 0), value=IGNORED)
-        num_tokens = int((labels != IGNORED).sum())
-        loss_now = model(batch.encoder_ids, batch.encoder_mask, batch.text_ids, labels)["loss"]
+        inputs = training_inputs(dev.examples[start : start + batch_size], model.encoder.pad_token_id)
+        num_tokens = int((inputs["labels"] != IGNORED).sum())
+        loss_now = model(**inputs)["loss"]
         total, count = total + float(loss_now) * num_tokens, count + num_tokens
     return {"eval_loss": total / count}
 

@@ -8,14 +8,12 @@ from torch import Tensor, nn
 
 from glotfuse.backbones.layer_taps import find_taps
 from glotfuse.scoring import score_labels
+from glotfuse.sequences import pad_and_mask
 from tiny import ENCODERS, TEXTS, tiny_encoder, tiny_model
 
 
 def batch_of(family: str) -> tuple[Tensor, Tensor]:
-    rows = tiny_encoder(family).tokenize(TEXTS)
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [1] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
+    return pad_and_mask(tiny_encoder(family).tokenize(TEXTS), pad_token_id=1)
 
 
 @pytest.mark.parametrize("family", ENCODERS)

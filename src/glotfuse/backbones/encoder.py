@@ -59,8 +59,13 @@ class Encoder(nn.Module):
                 f"found {src_lang!r}. Leave it out."
             )
         probe = self.tokenize(["a"])
-        hidden_states = self.forward(torch.tensor(probe, device=self.device), None)
-        self._taps = find_taps(self.model, lambda: self.forward(torch.tensor(probe, device=self.device), None))
+        hidden_states: list[Tensor] = []
+
+        def run() -> list[Tensor]:
+            hidden_states.extend(self.forward(torch.tensor(probe, device=self.device), None))
+            return hidden_states
+
+        self._taps = find_taps(self.model, run)
         self.num_layers = len(hidden_states)
         self.hidden_size = int(hidden_states[0].shape[-1])
         self.max_length = _max_length(model, tokenizer)
