@@ -13,8 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import TOPICS, bare_forward, bare_step, grouped_batches, our_batches, our_trainer
-from benchmarks.setting import build, cached, english, prepared
+from benchmarks.labelling import bare_forward, our_batches
+from benchmarks.setting import TOPICS, build, cached, english, prepared
+from benchmarks.steps import bare_step, grouped_batches, our_trainer
 from glotfuse import scoring
 from glotfuse.fusion import Span
 from glotfuse.model import FusedLM

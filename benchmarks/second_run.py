@@ -40,7 +40,7 @@ def main(folder: Path, number: str) -> None:
 
     Encoder.forward, training.FusionTrainer.training_step = timed_forward, timed_step
     task: dict[str, object] = {"max_train_examples": 96, "max_dev_examples": 32}
-    task |= {"name": "sib200", "path": str(SIB200.parents[1])} if SIB200.exists() else {"name": "quickstart"}
+    task |= {"name": "sib200", "path": str(SIB200)} if SIB200.exists() else {"name": "quickstart"}
     recipe = recipe_from_dict({"task": task, "training": {"epochs": 1, "evaluations": 1}})
     runs.train_run(recipe, folder / f"run{number}")
     print(json.dumps(seconds))

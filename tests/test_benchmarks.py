@@ -6,8 +6,9 @@ import time
 
 import pytest
 import torch
-from benchmarks.cases import our_trainer, random_batches, textbook_trainer, whole_passes
+from benchmarks.labelling import whole_passes
 from benchmarks.measure import alternate, peak_megabytes, row
+from benchmarks.steps import our_trainer, random_batches, textbook_trainer
 from benchmarks.textbook import TextbookMixer, TextbookModel
 
 from glotfuse.fusion.mixers import TransformerSoftmax
