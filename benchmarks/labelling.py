@@ -46,7 +46,7 @@ def our_batches(model: FusedLM, examples: list[PreparedExample]) -> list[list[Pr
 def classification(short: bool) -> list[Row]:
     """Seven label words: against generation and string match, and against the bare LM."""
     model = build(TOPICS).eval()
-    examples = model.prepare([text for text, _ in english(32 if short else 48)])
+    examples = model.prepare([text for text, _ in english(32 if short else 128)])
     textbook = TextbookModel(model).eval()
     ours = {"ours": lambda: scoring.classify(model, examples, 32)}
     rounds = 2 if short else 3
@@ -57,7 +57,7 @@ def classification(short: bool) -> list[Row]:
     floor = bare_forward(model, our_batches(model, examples))
     against_bare = alternate({**ours, "bare": floor}, rounds)
     single = build(("film", "map", "health", "law", "science", "work", "travel")).eval()
-    few = single.prepare([text for text, _ in english(32 if short else 48)])
+    few = single.prepare([text for text, _ in english(32 if short else 128)])
     if any(len(ids) > 1 for ids in single.label_ids):
         raise SystemExit(f"Expected label words of one token; found {single.label_ids}.")
     with cached(single):

@@ -26,10 +26,10 @@ Losses = Callable[[list[PreparedExample]], Iterable[Tensor]]
 class Trainer:
     """Optimizer steps over batches, with AdamW and clipping as in training."""
 
-    def __init__(self, weights: Iterable[nn.Parameter], losses_of: Losses):
+    def __init__(self, weights: Iterable[nn.Parameter], losses_of: Losses, learning_rate: float = 1e-4):
         self.weights = list(weights)
         self.losses_of = losses_of
-        self.optimizer = torch.optim.AdamW(self.weights, lr=1e-4, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.0)
         self.losses: list[float] = []
 
     def run(self, batches: Sequence[list[PreparedExample]]) -> None:
@@ -44,7 +44,7 @@ class Trainer:
             self.losses.append(total)
 
 
-def our_trainer(model: FusedLM, max_tokens: int = CPU_TOKENS) -> Trainer:
+def our_trainer(model: FusedLM, max_tokens: int = CPU_TOKENS, learning_rate: float = 1e-4) -> Trainer:
     """Ours: a batch in parts within the token budget."""
 
     def losses_of(examples: list[PreparedExample]) -> Iterable[Tensor]:
@@ -53,7 +53,7 @@ def our_trainer(model: FusedLM, max_tokens: int = CPU_TOKENS) -> Trainer:
         for part in split_rows(inputs, max_tokens):
             yield model(**part, num_items_in_batch=count)["loss"]
 
-    return Trainer(model.fusion.parameters(), losses_of)
+    return Trainer(model.fusion.parameters(), losses_of, learning_rate)
 
 
 def textbook_trainer(textbook: TextbookModel) -> Trainer:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glotfuse.backbones.prefix_cache import continued, some_rows
+from glotfuse.backbones.prefix_cache import continued
 from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
-from glotfuse.label_tree import ROOT, LabelTree
+from glotfuse.label_tree import LabelTree
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
@@ -71,55 +71,48 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
 def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     """Log-probability of each label word's tokens after the prompt, (B,R), in float32.
 
-    First tokens are read from the prompt's last position. Where label words have several, a second, short pass reads
-    all of them from the prompt's cache: as one tree, in which words do not see each other, if the LM can; otherwise
-    each from a copy of the cache; and without a cache by a whole pass per label word.
+    Label words of one token are read from the prompt's last position. Where some have several, prompt and label words
+    are read in one pass, the label words as one tree in which they do not see each other, if the LM can; otherwise
+    each continues from a copy of the prompt's cache; and without a cache each takes a whole pass.
     """
     batch = collate(examples, model.encoder.pad_token_id)
     sequences = model.assemble(batch)
-    label_ids = model.label_ids
-    several = [r for r, ids in enumerate(label_ids) if len(ids) > 1]
-    if several and model.head_cache(model.prompt) is None:
-        return _score_whole(model, sequences, label_ids)
-    logits, cache = model.run_lm(sequences, sequences.last())
-    first = torch.log_softmax(logits, dim=-1)
-    if not several:
-        return first[:, [ids[0] for ids in label_ids]]
-    tree = LabelTree.build(label_ids)
-    if _can_branch(model, sequences, cache, tree, first):
-        at_once = max(1, _MAX_LOGITS // (len(tree.token_ids) * first.shape[1]))
-        if at_once >= len(examples):
-            return _score_tree(model, sequences, cache, tree, first)
-        parts = []
-        for start in range(0, len(examples), at_once):
-            end = min(start + at_once, len(examples))
-            rows = Sequences(*(x[start:end] for x in sequences))
-            parts.append(_score_tree(model, rows, some_rows(cache, start, end), tree, first[start:end]))
-        return torch.cat(parts)
-    return _score_words(model, sequences, cache, label_ids, first)
+    if all(len(ids) == 1 for ids in model.label_ids):
+        return _first_tokens(model, model.run_lm(sequences, sequences.last())[0])
+    if model.head_cache(model.prompt) is None:
+        return _score_whole(model, sequences)
+    tree = LabelTree.build(model.label_ids)
+    if not _can_branch(model, sequences, tree):
+        return _score_words(model, sequences)
+    vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
+    at_once = max(1, _MAX_LOGITS // ((1 + len(tree.token_ids)) * vocabulary))
+    parts = [_rows(sequences, start, start + at_once) for start in range(0, len(examples), at_once)]
+    return torch.cat([_score_tree(model, part, tree) for part in parts])
 
 
-def _can_branch(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> bool:
+def _rows(sequences: Sequences, start: int, end: int) -> Sequences:
+    return Sequences(*(x[start:end] for x in sequences))
+
+
+def _can_branch(model: FusedLM, sequences: Sequences, tree: LabelTree) -> bool:
     """Whether the LM obeys a mask that makes a tree of the label words; tried out once per model and prompt."""
     total = len(model.prompt.head_ids) + sequences.mask.shape[1] + len(tree.token_ids)
     if not model.lm.obeys_mask(total):
         return False
     if model.branching is None:
-        model.branching = _try_branching(model, sequences, cache, tree, first)
+        model.branching = _try_branching(model, _rows(sequences, 0, _CHECKED_ROWS), tree)
     return model.branching
 
 
-def _try_branching(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> bool:
+def _try_branching(model: FusedLM, sequences: Sequences, tree: LabelTree) -> bool:
     """Whether reading label words as a tree gives the scores that they have one by one."""
-    few = min(_CHECKED_ROWS, len(sequences.mask))
-    rows = Sequences(*(x[:few] for x in sequences))
-    by_word = _score_words(model, rows, some_rows(cache, 0, few), model.label_ids, first[:few])
+    by_word = _score_words(model, sequences)
     try:
-        by_tree = _score_tree(model, rows, some_rows(cache, 0, few), tree, first[:few])
+        by_tree = _score_tree(model, sequences, tree)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         logger.warning("Label words are scored one by one: %s cannot read them as a tree (%s).", _name(model), error)
         return False
-    num_tokens = torch.tensor([len(path) for path in tree.paths], device=rows.mask.device)
+    num_tokens = torch.tensor([len(path) for path in tree.paths], device=sequences.mask.device)
     difference = (by_tree - by_word).abs() / num_tokens  # every token's rounding adds up
     if bool((difference <= model.lm.tolerance).all()):
         return True
@@ -135,51 +128,65 @@ def _name(model: FusedLM) -> str:
     return type(model.lm.model).__name__
 
 
-def _score_tree(model: FusedLM, sequences: Sequences, cache: Any, tree: LabelTree, first: Tensor) -> Tensor:
-    """Log-probability of R label words, (B,R), in one pass over W nodes per row, which the cache then holds too.
-
-    Args:
-        model: The model.
-        sequences: The rows after the head.
-        cache: Keys and values of head and rows.
-        tree: The label words.
-        first: (B,V), log-probabilities at each row's last position.
-    """
-    device, batch_size = sequences.mask.device, len(sequences.mask)
-    num_head, num_nodes = len(model.prompt.head_ids), len(tree.token_ids)
+def _score_tree(model: FusedLM, sequences: Sequences, tree: LabelTree) -> Tensor:
+    """Log-probability of R label words, (B,R), in one pass over each row and the W nodes behind it."""
+    head = model.head_cache(model.prompt)
+    assert head is not None
+    device, (batch_size, num_positions) = sequences.mask.device, sequences.mask.shape
+    num_nodes, num_head = len(tree.token_ids), head.length
     nodes = torch.tensor(tree.token_ids, device=device).expand(batch_size, -1)
-    seen = F.pad(sequences.mask, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
-    among = torch.tensor(tree.visible(), device=device).expand(batch_size, -1, -1)
-    hidden = ~torch.cat([seen, among], dim=2)  # (B,W,C+M+W)
-    dtype = model.lm.dtype
-    mask = hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
-    begin = (num_head + sequences.lengths).unsqueeze(1)
+    places = torch.arange(num_positions, device=device)
+    depths = torch.tensor(tree.depths, device=device)
+    position_ids = torch.cat([places.expand(batch_size, -1), sequences.lengths.unsqueeze(1) + depths], dim=1)
     logits = model.lm.run(
-        model.lm.embed(nodes),
-        torch.ones_like(nodes, dtype=torch.bool),
-        cache=cache,
-        attention_mask=mask,
-        position_ids=begin + torch.tensor(tree.depths, device=device),
-    )
-    normaliser = logits.logsumexp(-1).view(batch_size, num_nodes)
-    after = logits.view(batch_size, num_nodes, -1)
-    columns = []
-    for path in tree.paths:
-        terms = [
-            first[:, token] if node == ROOT else after[:, node, token] - normaliser[:, node] for node, token in path
-        ]
-        columns.append(torch.stack(terms).sum(0))
+        torch.cat([sequences.embeddings, model.lm.embed(nodes).to(sequences.embeddings.dtype)], dim=1),
+        F.pad(sequences.last(), (0, num_nodes), value=True),
+        cache=head.expand(batch_size),
+        attention_mask=_tree_mask(sequences.mask, tree, num_head, model.lm.dtype),
+        position_ids=num_head + position_ids,
+    ).view(batch_size, 1 + num_nodes, -1)  # first the row's last position, then the nodes
+    normaliser = logits.logsumexp(-1)
+    columns = [
+        torch.stack([logits[:, 1 + node, token] - normaliser[:, 1 + node] for node, token in path]).sum(0)
+        for path in tree.paths
+    ]
     return torch.stack(columns, dim=1)
 
 
-def _score_words(model: FusedLM, sequences: Sequences, cache: Any, label_ids: list[list[int]], first: Tensor) -> Tensor:
-    """The same from copies of the cache, one for each label word of several tokens."""
-    scores = first[:, [ids[0] for ids in label_ids]]
-    several = [r for r, ids in enumerate(label_ids) if len(ids) > 1]
+def _tree_mask(real: Tensor, tree: LabelTree, num_head: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores, (B,1,M+W,C+M+W): rows are causal, nodes see their row and their ancestors.
+
+    Args:
+        real: (B,M), true for real positions.
+        tree: The label words.
+        num_head: C.
+        dtype: Of the result.
+    """
+    device, (batch_size, num_positions) = real.device, real.shape
+    num_nodes = len(tree.token_ids)
+    causal = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device).tril()
+    rows = F.pad(causal, (num_head, 0), value=True)
+    rows = F.pad(rows, (0, num_nodes), value=False).expand(batch_size, -1, -1)
+    before = F.pad(real, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
+    among = torch.tensor(tree.visible(), device=device).expand(batch_size, -1, -1)
+    hidden = ~torch.cat([rows, torch.cat([before, among], dim=2)], dim=1)
+    return hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def _first_tokens(model: FusedLM, logits: Tensor) -> Tensor:
+    """Log-probability of each label word's first token, (B,R), from logits (B,V)."""
+    return torch.log_softmax(logits, dim=-1)[:, [ids[0] for ids in model.label_ids]]
+
+
+def _score_words(model: FusedLM, sequences: Sequences) -> Tensor:
+    """The same from copies of the prompt's cache, one for each label word of several tokens."""
+    logits, cache = model.run_lm(sequences, sequences.last())
+    scores = _first_tokens(model, logits)
+    several = [r for r, ids in enumerate(model.label_ids) if len(ids) > 1]
     at_once = max(1, _MAX_ROWS // len(sequences.mask))
     for start in range(0, len(several), at_once):
         chosen = several[start : start + at_once]
-        scores[:, chosen] += _score_rest(model, sequences, cache, [label_ids[r] for r in chosen])
+        scores[:, chosen] += _score_rest(model, sequences, cache, [model.label_ids[r] for r in chosen])
     return scores
 
 
@@ -208,10 +215,10 @@ def _score_rest(model: FusedLM, sequences: Sequences, cache: Any, label_ids: lis
     return _sum_targets(logits, keep, targets).view(batch_size, num_labels)
 
 
-def _score_whole(model: FusedLM, sequences: Sequences, label_ids: list[list[int]]) -> Tensor:
+def _score_whole(model: FusedLM, sequences: Sequences) -> Tensor:
     """The same by a full pass per label word, where nothing is cached."""
     columns = []
-    for ids in label_ids:
+    for ids in model.label_ids:
         answer = torch.tensor(ids, device=sequences.mask.device).expand(len(sequences.mask), -1)
         whole = sequences.append(model.lm.embed(answer), answer)
         targets = whole.next_targets()

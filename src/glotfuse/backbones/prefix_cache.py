@@ -79,11 +79,6 @@ def continued(cache: Any, order: Tensor, repeats: int) -> Any:
     )
 
 
-def some_rows(cache: Any, start: int, end: int) -> Any:
-    """A copy of some rows of a batch's cache; appending to it leaves the batch's own as it is."""
-    return _filled([(layer.keys[start:end], layer.values[start:end]) for layer in cache.layers])
-
-
 def _filled(layers: Iterable[tuple[Tensor, ...]]) -> Any:
     from transformers import DynamicCache
 

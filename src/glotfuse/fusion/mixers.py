@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glotfuse.errors import ConfigError
+from glotfuse.fusion.functions import constant_query, weighted_sum
 from glotfuse.fusion.registry import Registry
 
 
@@ -68,38 +69,6 @@ class Mixer(nn.Module, ABC):
 
 MIXERS: Registry[Mixer] = Registry("mixer", ("num_layers", "hidden_size"))
 register_mixer = MIXERS.register
-
-
-def weighted_sum(hidden_states: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Sums L tensors (B,T,D) with weights (L,) or (B,T,L), without a temporary per layer."""
-    result: Tensor = _WeightedSum.apply(weights, *hidden_states)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _WeightedSum(torch.autograd.Function):
-    """Adds up in place, and multiplies gradients with states token by token: no tensor (B,T,D) per layer is made."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, *states: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *states)
-        total = torch.zeros_like(states[0], memory_format=torch.contiguous_format)
-        for layer, x in enumerate(states):
-            total.addcmul_(x, weights[..., layer, None].to(x.dtype))
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, *states = ctx.saved_tensors
-        wanted, *wanted_states = ctx.needs_input_grad
-        grad_weights = None
-        if wanted:
-            per_token = torch.stack([torch.einsum("...d,...d->...", grad, x) for x in states], dim=-1)
-            grad_weights = (per_token if weights.dim() > 1 else per_token.flatten(0, -2).sum(0)).to(weights.dtype)
-        grad_states = [
-            grad * weights[..., layer, None].to(grad.dtype) if asked else None
-            for layer, asked in enumerate(wanted_states)
-        ]
-        return grad_weights, *grad_states
 
 
 @register_mixer("last")
@@ -240,11 +209,9 @@ class TransformerSoftmax(Mixer):
         """The attention output at cls for every token, (B,T,D)."""
         attention = self.layer.self_attn
         heads, width = self.num_heads, self.hidden_size
-        w_query, w_key, w_value = attention.in_proj_weight.view(3, heads, width // heads, width)
-        b_query, _, b_value = attention.in_proj_bias.view(3, heads, width // heads)
-
-        query = torch.einsum("nkd,d->nk", w_query, self.cls) + b_query
-        folded = torch.einsum("nk,nkd->nd", query, w_key) / math.sqrt(width // heads)  # (N,D)
+        folded, w_value = constant_query(attention.in_proj_weight, attention.in_proj_bias, self.cls, heads)
+        folded = folded / math.sqrt(width // heads)  # (N,D)
+        b_value = attention.in_proj_bias[2 * width :].view(heads, width // heads)
         # The key bias adds the same to all L+1 scores of a head and drops out of the softmax.
         position_scores = self.positions @ folded.T  # (L,N)
         scores = [F.linear(x, folded) + position_scores[i] for i, x in enumerate(hidden_states)]
