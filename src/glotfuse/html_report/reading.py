@@ -1,0 +1,105 @@
+"""What a folder is, and its JSON files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glotfuse.errors import DataError
+
+COMPARISON = "comparison.json"
+CONFIG, RECORD, RECIPE = "config.json", "training.json", "recipe.json"
+EMBEDDING = "embedding.json"  # in place of CONFIG where an embedding was classified
+LOG = "log.jsonl"
+REPORT_FILES = "report-*.json"
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether the folder holds a comparison; False for a run.
+
+    Raises:
+        DataError: It holds neither, or does not exist.
+    """
+    if (folder / COMPARISON).is_file():
+        return True
+    if any(folder.glob(REPORT_FILES)) or (folder / RECORD).is_file():
+        return False
+    expected = (
+        f"Expected a run folder (with {RECORD} or report-test.json) or a comparison folder (with {COMPARISON}); found"
+    )
+    if not folder.is_dir():
+        raise DataError(
+            f"{expected} {'a file' if folder.exists() else 'nothing'} at {folder}. "
+            "Give the folder that `glotfuse train` or `glotfuse compare` wrote."
+        )
+    if (folder / RECIPE).is_file():
+        raise DataError(
+            f"{expected} an unfinished run in {folder}. Finish it with the same `glotfuse train` command first."
+        )
+    inside = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
+    if inside:
+        raise DataError(
+            f"{expected} a folder of runs, {', '.join(inside[:8])}, in {folder}. "
+            "Give one of them, or put them side by side with `glotfuse compare` first."
+        )
+    names = sorted(path.name for path in folder.iterdir())
+    raise DataError(
+        f"{expected} {', '.join(names[:8]) or 'an empty folder'} in {folder}. "
+        "Give the folder that `glotfuse train` or `glotfuse compare` wrote."
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; an empty one where there is no file.
+
+    Raises:
+        DataError: The file is damaged or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text("utf8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Expected JSON in {path}; it cannot be read: {error}. Restore the file, or make it again."
+        ) from None
+    if not isinstance(values, dict):
+        raise DataError(
+            f"Expected a JSON object in {path}; found {type(values).__name__}. Restore the file, or make it again."
+        )
+    return values
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a JSONL file; none where there is no file, and without lines that a crash has torn."""
+    found = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict):
+            found.append(values)
+    return found
+
+
+def choose_split(folder: Path, split: str | None) -> str | None:
+    """The split whose report is shown: the named one, else test, else the only one; None for a run without reports.
+
+    Raises:
+        DataError: The named split has no report.
+    """
+    found = sorted(path.stem.removeprefix("report-") for path in folder.glob(REPORT_FILES))
+    if split is not None and split not in found:
+        raise DataError(
+            f"Expected report-{split}.json in {folder}; found reports of {', '.join(found) or 'no split'}. "
+            f"Measure it with `glotfuse eval {folder} --split {split}`."
+        )
+    if split is not None or not found:
+        return split
+    return "test" if "test" in found else found[0]
