@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,19 @@ from glotfuse import cli
 from small_runs import small_values, write_task
 from tiny import encoder_folder
 
-COMMANDS = ("quickstart", "train", "eval", "compare", "classify", "generate", "models", "models fetch", "models forget")
+COMMANDS = (
+    "quickstart",
+    "train",
+    "eval",
+    "compare",
+    "inspect",
+    "report",
+    "classify",
+    "generate",
+    "models",
+    "models fetch",
+    "models forget",
+)
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -92,11 +105,14 @@ def test_compare_shows_runs_side_by_side(
 ) -> None:
     run("eval", str(trained / "run"), monkeypatch=monkeypatch)
     capsys.readouterr()
-    other = trained / "other"
-    other.mkdir(exist_ok=True)
-    (other / "report-test.json").write_bytes((trained / "run" / "report-test.json").read_bytes())
-    assert run("compare", str(trained / "run"), str(other), monkeypatch=monkeypatch) == 0
-    assert "Sinhala" in capsys.readouterr().out
+    shutil.copytree(trained / "run", trained / "other", dirs_exist_ok=True)
+    folders = [str(trained / "run"), str(trained / "other")]
+    assert run("compare", *folders, "--out", str(trained / "result"), monkeypatch=monkeypatch) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Sinhala" in shown
+    assert "are equal on average" in shown
+    assert (trained / "result" / "comparison.json").exists()
+    assert run("compare", *folders, "--score", "f1", monkeypatch=monkeypatch) == 2
 
 
 def test_kept_states_are_shown_and_forgotten(

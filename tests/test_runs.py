@@ -19,7 +19,8 @@ from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.runner import evaluate
 from glotfuse.model import FusedLM
 from glotfuse.recipes import load_recipe, recipe_from_dict, to_dict
-from glotfuse.runs import task_of, train_run
+from glotfuse.run_data import task_of
+from glotfuse.runs import train_run
 from small_runs import small_recipe, write_task
 from tiny import encoder_folder, lm_folder
 

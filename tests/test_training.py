@@ -14,9 +14,10 @@ from transformers import set_seed
 from glotfuse import training
 from glotfuse.backbones.identity import hash_module
 from glotfuse.batching import LengthGroupedOrder
-from glotfuse.errors import CheckpointError
+from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import prepare
 from glotfuse.model import FusedLM
+from glotfuse.tracking import LOG, check_trackers, read_log
 from glotfuse.training import DevExamples, TrainingInterruptedError, train
 from tiny import TEXTS, tiny_model
 
@@ -222,3 +223,42 @@ def test_order_is_a_permutation_with_batches_of_similar_length() -> None:
 
 def _batches(order: list[int], size: int) -> list[list[int]]:
     return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def test_every_figure_is_in_the_log_file_also_after_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples, dev = fresh()
+    whole = train(model, examples, dev, tmp_path / "whole" / "state", **OPTIONS)
+    expected = read_log(tmp_path / "whole" / LOG)
+    assert [line["step"] for line in expected if "loss" in line] == list(range(1, whole.num_steps + 1))
+    assert sum("eval_accuracy" in line for line in expected) == 3
+    folder = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Schedule", InterruptAt)
+        patch.setattr(InterruptAt, "step", 4)
+        model, examples, dev = fresh()
+        with pytest.raises(TrainingInterruptedError):
+            train(model, examples, dev, folder / "state", **OPTIONS)
+    with (folder / LOG).open("a") as handle:  # a crash came later than the saved state, in the middle of a line
+        handle.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    model, examples, dev = fresh()
+    train(model, examples, dev, folder / "state", **OPTIONS)
+    found = read_log(folder / LOG)
+    assert [(line["step"], line.get("loss")) for line in found if "loss" in line] == [
+        (line["step"], pytest.approx(line.get("loss"))) for line in expected if "loss" in line
+    ]
+
+
+def test_tensorboard_gets_the_figures_and_its_files_outlive_the_state(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "run" / "state", report_to=["tensorboard"], **OPTIONS)
+    training.discard_state(tmp_path / "run" / "state")
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        check_trackers(["wandb"])

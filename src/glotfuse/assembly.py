@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from glotfuse.backbones import LM, Encoder
 from glotfuse.config import FusionConfig, PromptConfig
-from glotfuse.fusion import Fusion
+from glotfuse.fusion import BoundaryOnly, Fusion
 from glotfuse.inputs import InputReader
 from glotfuse.model import FusedLM
 from glotfuse.prompts import build_prompt
@@ -41,21 +41,23 @@ def build_model(
     """
     if scale is None and fusion.match_scale:
         scale = lm.embedding_rms
-    module = Fusion(
-        encoder.num_layers,
-        encoder.hidden_size,
-        lm.embedding_size,
-        mixer=fusion.mixer,
-        mixer_options=fusion.mixer_options,
-        projector=fusion.projector,
-        projector_options=fusion.projector_options,
-        layer_norm=fusion.layer_norm,
-        match_scale=scale if fusion.match_scale else None,
-        summary=fusion.summary,
-        state_dropout=fusion.state_dropout,
-        token_dropout=fusion.token_dropout,
-        boundary=fusion.boundary,
-    )
+    module: Fusion | BoundaryOnly = BoundaryOnly(lm.embedding_size, trained=fusion.boundary != "none")
+    if prompt.include_span:
+        module = Fusion(
+            encoder.num_layers,
+            encoder.hidden_size,
+            lm.embedding_size,
+            mixer=fusion.mixer,
+            mixer_options=fusion.mixer_options,
+            projector=fusion.projector,
+            projector_options=fusion.projector_options,
+            layer_norm=fusion.layer_norm,
+            match_scale=scale if fusion.match_scale else None,
+            summary=fusion.summary,
+            state_dropout=fusion.state_dropout,
+            token_dropout=fusion.token_dropout,
+            boundary=fusion.boundary,
+        )
     own = prompt.instruction if prompt.instruction is not None else instruction
     used = own if prompt.style == "chat" or prompt.instruction is not None else None
     built = build_prompt(
@@ -64,7 +66,7 @@ def build_model(
         instruction=used or None,
         labels=labels,
         tail=prompt.tail,
-        include_text=prompt.include_text,
+        include_text=prompt.include_text or not prompt.include_span,
     )
     reader = InputReader(
         encoder,

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glotfuse.cli_compare import compare
+from glotfuse.cli_inspect import EPILOG as INSPECT_EPILOG
+from glotfuse.cli_inspect import inspect
 from glotfuse.cli_models import models_app, say
+from glotfuse.cli_report import EPILOG as REPORT_EPILOG
+from glotfuse.cli_report import report
 from glotfuse.errors import ConfigError, DataError, GlotfuseError
 
 if TYPE_CHECKING:
-    from glotfuse.backbones import LM, Encoder
-    from glotfuse.config import Recipe
-    from glotfuse.evaluation import EvaluationReport
     from glotfuse.model import FusedLM
 
 app = typer.Typer(
@@ -50,7 +52,8 @@ def quickstart(
 
     from glotfuse.config import Recipe
     from glotfuse.evaluation import comparison_table
-    from glotfuse.runs import load_backbones
+    from glotfuse.measuring import measure_run
+    from glotfuse.runs import finished, load_backbones, train_run
 
     base = Recipe(device=device)
     base = replace(base, training=replace(base.training, epochs=epochs))
@@ -60,9 +63,9 @@ def quickstart(
         recipe = replace(base, fusion=replace(base.fusion, mixer=mixer))
         folder = out / mixer
         say(f"\n{mixer}: training on English")
-        if overwrite or not _finished(folder, recipe):
-            _train(recipe, folder, overwrite, backbones)
-        reports.append(_evaluate(str(folder), recipe, backbones))
+        if overwrite or not finished(folder, recipe):
+            train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
+        reports.append(measure_run(folder, recipe, backbones))
     table = comparison_table(reports, ["transformer_softmax", "last (LangBridge)"])
     (out / "comparison.md").write_text(table.to_markdown(), "utf8")
     _print(table.rich_table())
@@ -84,15 +87,17 @@ def train(
 
     Ctrl-C saves the state after the current step; the same command goes on from there.
     """
+    from glotfuse.measuring import measure_run
     from glotfuse.recipes import load_recipe
+    from glotfuse.runs import train_run
 
     values = load_recipe(recipe, set_)
     folder = out or Path("runs") / recipe.stem
-    model = _train(values, folder, overwrite, None)
+    model = train_run(values, folder, overwrite=overwrite)
     say(f"Saved to {folder}")
-    if evaluate and model.labels:
-        report = _evaluate(str(folder), values, (model.encoder, model.lm))
-        _print(report.rich_table())
+    if evaluate and (model is None or model.labels):
+        backbones = (model.encoder, model.lm) if model else None
+        _print(measure_run(folder, values, backbones).rich_table())
 
 
 @app.command("eval", epilog="Example: `glotfuse eval runs/sib200 --languages yor_Latn,khm_Khmr`")
@@ -108,8 +113,9 @@ def eval_(
     """Measure a run: accuracy and macro-F1 with 95% confidence intervals for every language."""
     from dataclasses import replace
 
+    from glotfuse.measuring import measure_run, with_evaluation
     from glotfuse.recipes import recipe_from_dict, to_dict
-    from glotfuse.runs import read_recipe, with_evaluation
+    from glotfuse.runs import read_recipe
 
     recipe = read_recipe(Path(run))
     if task_path:
@@ -117,19 +123,15 @@ def eval_(
     chosen = languages.split(",") if languages else None
     recipe = with_evaluation(recipe, languages=chosen, split=split, max_examples=max_examples, batch_size=batch_size)
     recipe = recipe_from_dict({**to_dict(recipe), "device": device}, "options")
-    _print(_evaluate(run, recipe, None).rich_table())
+    _print(measure_run(Path(run), recipe).rich_table())
 
 
-@app.command(epilog="Example: `glotfuse compare runs/quickstart/transformer_softmax runs/quickstart/last`")
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders.", metavar="RUN...")],
-    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
-) -> None:
-    """Show evaluated runs of one task side by side."""
-    from glotfuse.evaluation import EvaluationReport, comparison_table
-
-    reports = [EvaluationReport.load(run / f"report-{split}.json") for run in runs]
-    _print(comparison_table(reports, [str(run) for run in runs]).rich_table())
+app.command(
+    epilog="Examples: `glotfuse compare recipes/baselines/*.yaml --seeds 3`, "
+    "`glotfuse compare runs/quickstart/transformer_softmax runs/quickstart/last`"
+)(compare)
+app.command(epilog=INSPECT_EPILOG)(inspect)
+app.command(epilog=REPORT_EPILOG)(report)
 
 
 @app.command(epilog='Example: `glotfuse classify runs/quickstart/transformer_softmax "ක්‍රීඩකයා තරගය ජයගත්තේය."`')
@@ -193,42 +195,6 @@ def generate(
         for piece in pieces:
             typer.echo(piece, nl=False)
         typer.echo()
-
-
-def _train(recipe: Recipe, folder: Path, overwrite: bool, backbones: tuple[Encoder, LM] | None) -> FusedLM:
-    from glotfuse.runs import train_run
-
-    return train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
-
-
-def _evaluate(run: str, recipe: Recipe, backbones: tuple[Encoder, LM] | None) -> EvaluationReport:
-    """Loads the saved checkpoint, so that what is measured is what was saved, and measures it."""
-    from glotfuse import checkpoint
-    from glotfuse.evaluation.runner import evaluate
-    from glotfuse.runs import task_of
-
-    folder, settings = Path(run), recipe.evaluation
-    encoder, lm = backbones or (None, None)
-    model = checkpoint.load(folder, encoder=encoder, lm=lm, device=recipe.device)
-    return evaluate(
-        model,
-        task_of(recipe.task),
-        folder,
-        run_name=folder.name,
-        weights_sha256=checkpoint.read_config(folder)["weights_sha256"],
-        split=settings.split,
-        languages=settings.languages,
-        batch_size=settings.batch_size,
-        max_examples=settings.max_examples,
-    )
-
-
-def _finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds a finished run of this very recipe."""
-    from glotfuse.checkpoint import CONFIG
-    from glotfuse.runs import RECIPE, read_recipe
-
-    return (folder / CONFIG).exists() and (folder / RECIPE).exists() and read_recipe(folder) == recipe
 
 
 def _load(run: str, device: str) -> FusedLM:

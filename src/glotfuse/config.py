@@ -84,8 +84,8 @@ class FusionConfig:
     """Share of the mixed states' elements zeroed in training."""
     token_dropout: Probability = 0.0
     """Share of the span's positions left out in training; the summary and the boundary stay."""
-    boundary: Literal["zeros", "normal"] = "zeros"
-    """Start of the learned vector that ends the span."""
+    boundary: Literal["zeros", "normal", "none"] = "zeros"
+    """Start of the learned vector that ends the span; `none` leaves it out, only without a span."""
     warm_start: Literal["none", "align"] = "align"
     """`align` sets the linear projector by regression from encoder states to the LM's embeddings of the same English
     text, before training; `none` starts at random (the paper)."""
@@ -101,6 +101,9 @@ class PromptConfig:
     """`chat`: the LM's own template around instruction and span; `plain`: BOS, span, boundary (the paper)."""
     instruction: str | None = None
     """English text before the span, may contain `{labels}`; null takes the task's own in `chat`, none in `plain`."""
+    include_span: bool = True
+    """Give the LM the encoder's span. Without it the LM reads the plain text itself, after the learned boundary or
+    nothing: a baseline that the encoder has no part in."""
     include_text: bool = False
     """Also give the LM the plain text after the span; it then learns to rely on the span less."""
     max_text_tokens: Positive = 256
@@ -143,8 +146,8 @@ class TaskConfig:
 class TrainingConfig:
     """Optimisation: AdamW, linear warm-up, cosine decay."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3.0
-    """Passes over the training data."""
+    epochs: Annotated[float, Field(ge=0)] = 3.0
+    """Passes over the training data; 0 trains nothing, to measure what stands before training."""
     batch_size: Positive = 16
     """Examples per batch."""
     max_tokens: Positive | None = None
@@ -173,6 +176,8 @@ class TrainingConfig:
     """Development evaluations, evenly spread over the run; each may become the checkpoint."""
     select_by: Literal["accuracy", "loss"] = "loss"
     """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    """Trackers that get the figures too; they are always in `log.jsonl` of the run's folder."""
     cut: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (32, 128)
     """Unlabelled text: least and most LM tokens of the first part, which the encoder reads; the cut is random."""
     max_answer_tokens: Positive = 128
@@ -197,6 +202,9 @@ class EvaluationConfig:
 class Recipe:
     """One run."""
 
+    method: Literal["fusion", "embedding"] = "fusion"
+    """`fusion`; or `embedding`, sentence embeddings of the encoder with logistic regression, a baseline without an LM
+    that reads `encoder`, `task` and `evaluation` alone."""
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     lm: LMConfig = Field(default_factory=LMConfig)
     fusion: FusionConfig = Field(default_factory=FusionConfig)

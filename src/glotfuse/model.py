@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from glotfuse import generation, scoring
 from glotfuse.backbones import LM, Encoder, PrefixCache
 from glotfuse.features import FeatureCache
-from glotfuse.fusion import Fusion, MixerOutput, Span
+from glotfuse.fusion import BoundaryOnly, Fusion, MixerOutput, Span
 from glotfuse.inputs import Batch, InputReader, PreparedExample, prepare
 from glotfuse.prompts import Prompt, build_prompt
 from glotfuse.sequences import IGNORED, Sequences, pad_right
@@ -31,7 +31,7 @@ class FusedLM(nn.Module):
 
     Args:
         encoder: The frozen encoder.
-        fusion: Mixer, projector and boundary.
+        fusion: Mixer, projector and boundary; or the boundary alone, for an LM that reads the plain text itself.
         lm: The frozen LM.
         prompt: Head, tail and label tokenisation.
         reader: Template and length limit of the encoder's input.
@@ -42,7 +42,7 @@ class FusedLM(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        fusion: Fusion,
+        fusion: Fusion | BoundaryOnly,
         lm: LM,
         prompt: Prompt,
         reader: InputReader,
@@ -51,7 +51,7 @@ class FusedLM(nn.Module):
     ):
         super().__init__()
         self.encoder = encoder
-        self.fusion = fusion.to(lm.device)
+        self.fusion: Any = fusion.to(lm.device)
         self.lm = lm
         self.prompt = prompt
         self.reader = reader
@@ -88,6 +88,9 @@ class FusedLM(nn.Module):
 
     def span(self, batch: Batch) -> Span:
         """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
+        if isinstance(self.fusion, BoundaryOnly):
+            alone: Span = self.fusion(batch.encoder_mask.to(self.device))
+            return alone
         if self.features is None and not torch.is_grad_enabled():
             weights = self.fusion.mixer.shared_weights()
             if weights is not None:
@@ -100,7 +103,8 @@ class FusedLM(nn.Module):
         """The same for weights that no token changes: layers are added up while the encoder runs."""
         mask = batch.encoder_mask.to(self.device)
         states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, self.fusion.normalise)
-        return self.fusion.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
+        span: Span = self.fusion.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
+        return span
 
     def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
         """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
@@ -267,6 +271,12 @@ class FusedLM(nn.Module):
         prompt = self.prompt_for(instruction)
         prepared = self.prepare([text], language, prompt)
         return generation.stream(self, prepared, prompt, max_new_tokens, options)
+
+    def classify_prepared(
+        self, examples: Sequence[PreparedExample], batch_size: int = 32
+    ) -> list[scoring.Classification]:
+        """The same for inputs that `prepare` made."""
+        return scoring.classify(self, examples, batch_size)
 
     def prompt_for(self, instruction: str | None) -> Prompt:
         """The trained prompt, or the same style around another instruction."""

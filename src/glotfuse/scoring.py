@@ -7,6 +7,7 @@ tree of label words, V vocabulary.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,13 @@ class Classification:
     truncated: bool
     """Whether the text was cut to the length limit."""
 
+    @classmethod
+    def of(cls, labels: Sequence[str], log_probabilities: Sequence[float], truncated: bool) -> Classification:
+        """Makes it from R label words and their normalised log-probabilities."""
+        by_label = dict(zip(labels, log_probabilities, strict=True))
+        probabilities = {label: math.exp(value) for label, value in by_label.items()}
+        return cls(max(by_label, key=by_label.__getitem__), probabilities, by_label, truncated)
+
 
 def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:
     """Labels prepared examples; batches hold texts of similar length, results keep the given order.
@@ -64,7 +72,7 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
             scores = score_labels(model, [examples[i] for i in chosen])
             log_probabilities = torch.log_softmax(scores, dim=-1).tolist()
             for index, row in zip(chosen, log_probabilities, strict=True):
-                results[index] = _classification(model.labels, row, examples[index].truncated)
+                results[index] = Classification.of(model.labels, row, examples[index].truncated)
     return [results[i] for i in range(len(examples))]
 
 
@@ -233,10 +241,3 @@ def _sum_targets(logits: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
     chosen = torch.log_softmax(logits, dim=-1).gather(1, targets[keep].unsqueeze(1)).squeeze(1)
     rows = keep.nonzero()[:, 0]
     return chosen.new_zeros(len(keep)).index_add_(0, rows, chosen)
-
-
-def _classification(labels: Sequence[str], log_probabilities: list[float], truncated: bool) -> Classification:
-    best = max(range(len(labels)), key=log_probabilities.__getitem__)
-    by_label = dict(zip(labels, log_probabilities, strict=True))
-    probabilities = {label: float(torch.tensor(value).exp()) for label, value in by_label.items()}
-    return Classification(labels[best], probabilities, by_label, truncated)

@@ -27,9 +27,14 @@ from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
 from glotfuse.errors import CheckpointError, GlotfuseError
 from glotfuse.inputs import PreparedExample, split_rows, training_inputs
+from glotfuse.inspection.weights import layer_weight_metrics
 from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, StopRequest, graceful_interrupt
 from glotfuse.sequences import IGNORED
+from glotfuse.tracking import LOG, LogFile, check_trackers, tracking
+
+_WEIGHT_TEXTS = 32
+"""Development texts whose mean layer weights are logged at each evaluation."""
 
 
 class TrainingInterruptedError(GlotfuseError):
@@ -113,7 +118,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         model.eval()
         metrics = development_metrics(model, self._dev, self._eval_batch_size) if self._dev else {}
         model.train(was_training)
-        self.log(dict(metrics))
+        weights = layer_weight_metrics(model, self._dev.examples[:_WEIGHT_TEXTS]) if self._dev else {}
+        self.log({**metrics, **weights})
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -227,6 +233,7 @@ def train(
     evaluations: int = 6,
     select_by: str = "loss",
     eval_batch_size: int = 32,
+    report_to: Sequence[str] = (),
 ) -> TrainingOutcome:
     """Trains the fusion, resuming from `state_folder` where an interrupted run left its state there.
 
@@ -234,7 +241,9 @@ def train(
 
     Raises:
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
+        ConfigError: A tracker of `report_to` is not installed.
     """
+    check_trackers(report_to)
     last = last_state(state_folder)
     steps = max(1, math.ceil(math.ceil(len(train_examples) / batch_size) / accumulation * epochs))
     args = TrainingArguments(
@@ -259,7 +268,9 @@ def train(
         metric_for_best_model=f"eval_{select_by}" if dev else None,
         greater_is_better=select_by == "accuracy" if dev else None,
         logging_steps=10**9,
-        report_to="none",
+        report_to=list(report_to) or "none",
+        run_name=state_folder.parent.name,
+        project="glotfuse",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=model.device.type == "cuda",
@@ -268,13 +279,13 @@ def train(
     if args.device.type == "cuda":
         args._n_gpu = 1  # several would wrap the model in DataParallel; torchrun is the way to use them
     model.gradient_checkpointing = gradient_checkpointing
-    with graceful_interrupt(
-        "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
-    ) as stop:
+    stopping = "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
+    with graceful_interrupt(stopping) as stop, tracking(state_folder.parent):
         schedule = _Schedule(evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples))
         if max_tokens is None and model.device.type == "cpu":
             max_tokens = CPU_TOKENS
-        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, max_tokens, callbacks=[schedule])
+        callbacks = [schedule, LogFile(state_folder.parent / LOG)]
+        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, max_tokens, callbacks=callbacks)
         trainer.model_accepts_loss_kwargs = True
         _silence(trainer)
         try:

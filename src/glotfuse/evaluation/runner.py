@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from glotfuse import scoring
 from glotfuse.checkpoint import write_files
 from glotfuse.errors import DataError, PromptError, did_you_mean
+from glotfuse.evaluation.leaks import TrainingTexts, check_languages
 from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.inputs import PreparedExample
-from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, console
 from glotfuse.tasks import Example, Task, sample
 
@@ -34,8 +34,24 @@ class _Prediction:
     line: dict[str, Any]
 
 
+class Labeller(Protocol):
+    """What can be measured: a `FusedLM` with labels, or the embedding baseline."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it was built with, as plain values."""
+
+    def prepare(self, texts: Sequence[Any], language: str | None = None) -> list[PreparedExample]:
+        """Checks and tokenises inputs of one language."""
+
+    def classify_prepared(
+        self, examples: Sequence[PreparedExample], batch_size: int = 32
+    ) -> list[scoring.Classification]:
+        """Labels them."""
+
+
 def evaluate(
-    model: FusedLM,
+    model: Labeller,
     task: Task,
     folder: Path,
     *,
@@ -45,6 +61,7 @@ def evaluate(
     languages: Sequence[str] | None = None,
     batch_size: int = 32,
     max_examples: int | None = None,
+    learned: Sequence[Example] | None = None,
 ) -> EvaluationReport:
     """Labels every language of a task and saves predictions and report.
 
@@ -58,6 +75,7 @@ def evaluate(
         languages: Codes; None takes all that the task has.
         batch_size: Examples per forward pass.
         max_examples: At most so many per language, balanced over the labels.
+        learned: Training and development rows, which no measured row should repeat; None where they are not at hand.
 
     Raises:
         DataError: The task has no labels, or a language has no data in this split.
@@ -105,10 +123,12 @@ def evaluate(
         results=tuple(results),
         missing_languages=tuple(task.missing_languages(split)),
         metadata={
-            "encoder": model.encoder.identity.name,
-            "lm": model.lm.identity.name,
+            "encoder": _name(model, "encoder"),
+            "lm": _name(model, "lm"),
             "weights_sha256": weights_sha256,
             "skipped_rows": skipped,
+            "leaks": _leaks(task, split, rows, learned),
+            "leaks_checked": learned is not None,
             "max_examples": max_examples,
         },
     )
@@ -116,8 +136,26 @@ def evaluate(
     return report
 
 
+def _leaks(
+    task: Task, split: str, rows: Mapping[str, Sequence[Example]], learned: Sequence[Example] | None
+) -> list[dict[str, Any]]:
+    """What makes scores look better than they are, said once and kept in the report."""
+    found = check_languages(task, measured=list(rows), split=split)
+    if learned is not None and split == "test":
+        texts = TrainingTexts(learned)
+        found += [leak for code, measured in rows.items() if (leak := texts.repeated(measured, code))]
+    for leak in found:
+        console.print(str(leak), style="yellow", highlight=False)
+    return [asdict(leak) for leak in found]
+
+
+def _name(model: Labeller, role: str) -> str | None:
+    backbone = getattr(model, role, None)
+    return str(backbone.identity.name) if backbone is not None else None
+
+
 def _predict(
-    model: FusedLM, task: Task, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
+    model: Labeller, task: Task, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
 ) -> list[_Prediction]:
     prepared = _prepared(model, language, rows)
     valid = [i for i, example in enumerate(prepared) if example is not None]
@@ -126,13 +164,13 @@ def _predict(
     for start in range(0, len(valid), 4 * batch_size):
         chunk = valid[start : start + 4 * batch_size]
         examples = [example for i in chunk if (example := prepared[i]) is not None]
-        found.update(zip(chunk, scoring.classify(model, examples, batch_size), strict=True))
+        found.update(zip(chunk, model.classify_prepared(examples, batch_size), strict=True))
         bar.advance(len(chunk), language)
     bar.advance(len(rows) - len(valid), language)
     return [_prediction(row, found.get(i)) for i, row in enumerate(rows)]
 
 
-def _prepared(model: FusedLM, language: str, rows: Sequence[Example]) -> list[PreparedExample | None]:
+def _prepared(model: Labeller, language: str, rows: Sequence[Example]) -> list[PreparedExample | None]:
     """Tokenised rows; None for a row whose fixed parts alone do not fit, which counts as invalid and wrong."""
     try:
         return list(model.prepare([row.fields for row in rows], language))

@@ -1,5 +1,6 @@
 """Fusion: all that is trained. Mixer, projector and boundary; pure torch."""
 
+from glotfuse.fusion.boundary_only import BoundaryOnly
 from glotfuse.fusion.mixers import MIXERS, Mixer, MixerOutput, register_mixer
 from glotfuse.fusion.module import Fusion, Span
 from glotfuse.fusion.projectors import PROJECTORS, register_projector
@@ -7,6 +8,7 @@ from glotfuse.fusion.projectors import PROJECTORS, register_projector
 __all__ = [
     "MIXERS",
     "PROJECTORS",
+    "BoundaryOnly",
     "Fusion",
     "Mixer",
     "MixerOutput",

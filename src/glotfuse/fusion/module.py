@@ -61,6 +61,8 @@ class Fusion(nn.Module):
         ConfigError: An unknown name or option.
     """
 
+    reads_encoder = True
+
     def __init__(
         self,
         num_layers: int,

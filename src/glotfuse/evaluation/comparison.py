@@ -1,0 +1,344 @@
+"""Recipes compared on the predictions of their runs: scores over seeds, paired tests, and a statement in words.
+
+Legend: S seeds of a recipe, N rows of a language, K labels. Reads `predictions/<split>/<language>.jsonl` of run folders
+and nothing else, so finished runs of any origin can be compared. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glotfuse.errors import DataError
+from glotfuse.evaluation.language_facts import LanguageGroup, family_of, groups_for, script_of, seen_by
+from glotfuse.evaluation.languages import is_low_resource, name_of
+from glotfuse.evaluation.metrics import INVALID
+from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.evaluation.statistics import (
+    PairedResult,
+    accuracy_over_seeds,
+    adjusted,
+    average_over_seeds,
+    compare_average,
+    compare_language,
+    macro_f1_over_seeds,
+)
+
+FORMAT = 1
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One recipe with its finished, measured runs."""
+
+    name: str
+    """What tables call it."""
+    runs: Sequence[Path]
+    """Run folders, one for each seed."""
+    seeds: Sequence[int] = ()
+    """Their seeds."""
+    seconds: Sequence[float | None] = ()
+    """How long each was trained."""
+    trained: bool = True
+    """Whether anything is trained; a recipe that is not has one run."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """One recipe's answers in one language."""
+
+    rows: list[int]
+    """(N,) row numbers."""
+    gold: NDArray[np.int64]
+    """(N,)."""
+    predicted: NDArray[np.int64]
+    """(S,N)."""
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(S,N)."""
+        right: NDArray[np.bool_] = self.predicted == self.gold
+        return right
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result, as plain values that `comparison.json` holds; fractions, not percent."""
+
+    task: str
+    split: str
+    labels: list[str]
+    metadata: dict[str, Any]
+    recipes: list[dict[str, Any]]
+    languages: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """With the version of the layout."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """Reads what `to_dict` gave.
+
+        Raises:
+            DataError: It is missing or of another layout.
+        """
+        try:
+            values = json.loads(path.read_text("utf8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError("another format")
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"Expected a comparison in {path}; found: {error}. Run `glotfuse compare` again.") from None
+
+
+def compare(contestants: Sequence[Contestant], split: str = "test") -> Comparison:
+    """Compares recipes by their saved predictions, on the languages that all have.
+
+    Args:
+        contestants: Two recipes or more, of one task.
+        split: test or dev.
+
+    Raises:
+        DataError: Fewer than two, different tasks or rows, or runs that were not measured.
+    """
+    names = [contestant.name for contestant in contestants]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"Expected two or more recipes with different names; found {', '.join(names) or 'none'}.")
+    reports = {c.name: [EvaluationReport.load(run / f"report-{split}.json") for run in c.runs] for c in contestants}
+    first = reports[names[0]][0]
+    _check_same_task(reports)
+    measured = dict.fromkeys(r.language for found in reports.values() for report in found for r in report.results)
+    shared = [code for code in measured if _all_have(reports, code)]
+    if not shared:
+        raise DataError(
+            "Expected languages that all runs were measured on; found none. Measure them with `glotfuse eval`."
+        )
+    answers = {c.name: {code: _read(c.runs, split, code, first.labels) for code in shared} for c in contestants}
+    for code in shared:
+        _check_same_rows(code, {name: found[code] for name, found in answers.items()})
+    encoders = {str(report.metadata.get("encoder")) for runs in reports.values() for report in runs}
+    encoder = encoders.pop() if len(encoders) == 1 else ""
+    groups = groups_for(shared, encoder)
+    rows = _row_ids(answers[names[0]])
+    return Comparison(
+        task=first.task,
+        split=split,
+        labels=list(first.labels),
+        metadata={
+            "encoder": encoder,
+            "lm": first.metadata.get("lm"),
+            "parallel_rows": rows is not None,
+            "left_out": [code for code in measured if code not in shared],
+            "leaks_checked": all(r.metadata.get("leaks_checked") is True for found in reports.values() for r in found),
+        },
+        recipes=[
+            {
+                "name": c.name,
+                "seeds": list(c.seeds) or list(range(len(c.runs))),
+                "runs": [str(run) for run in c.runs],
+                "seconds": list(c.seconds) or [None] * len(c.runs),
+                "trained": c.trained,
+            }
+            for c in contestants
+        ],
+        languages=[_language(code, encoder, answers, len(first.labels)) for code in shared],
+        groups=[_group(group, answers, rows, len(first.labels)) for group in groups],
+        pairs=[_pair(a, b, answers, groups, rows) for a, b in combinations(names, 2)],
+        leaks=_listed(first.metadata.get("leaks")),
+    )
+
+
+def _listed(value: object) -> list[dict[str, Any]]:
+    return list(value) if isinstance(value, list) else []
+
+
+def _check_same_task(reports: Mapping[str, Sequence[EvaluationReport]]) -> None:
+    found = {(r.task, r.split, r.labels) for runs in reports.values() for r in runs}
+    if len(found) > 1:
+        listed = "; ".join(sorted(f"{task}, {split}, {len(labels)} labels" for task, split, labels in found))
+        raise DataError(f"Expected runs of one task, split and set of labels; found {listed}.")
+
+
+def _all_have(reports: Mapping[str, Sequence[EvaluationReport]], code: str) -> bool:
+    return all(code in {r.language for r in report.results} for runs in reports.values() for report in runs)
+
+
+def _read(runs: Sequence[Path], split: str, code: str, labels: Sequence[str]) -> _Answers:
+    index = {label: number for number, label in enumerate(labels)}
+    rows: list[int] = []
+    gold: list[int] = []
+    predicted = []
+    for run in runs:
+        path = run / "predictions" / split / f"{code}.jsonl"
+        try:
+            lines = sorted(
+                (json.loads(line) for line in path.read_text("utf8").splitlines()), key=lambda line: int(line["row"])
+            )
+            found = [int(line["row"]) for line in lines]
+            answers = [index[line["gold"]] for line in lines]
+            predicted.append([index.get(line["predicted"], INVALID) for line in lines])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"Expected predictions in {path}; found: {error!r}. Measure the run again.") from None
+        if rows and (rows, gold) != (found, answers):
+            raise DataError(f"Expected the same rows of {code} in all seeds; {run} has others. Measure it again.")
+        rows, gold = found, answers
+    return _Answers(rows, np.array(gold), np.array(predicted))
+
+
+def _check_same_rows(code: str, by_recipe: Mapping[str, _Answers]) -> None:
+    (first_name, first), *others = by_recipe.items()
+    for name, other in others:
+        if first.rows != other.rows or (first.gold != other.gold).any():
+            raise DataError(
+                f"Expected the same rows of {name_of(code)} ({code}) in {first_name} and {name}; they were measured "
+                "on different ones. Measure both with the same data and max_examples."
+            )
+
+
+def _row_ids(answers: Mapping[str, _Answers]) -> dict[str, list[int]] | None:
+    """Row numbers by language where the rows are translations of each other, else None.
+
+    They are taken for translations where all languages have the same row numbers with the same gold labels.
+    """
+    first, *others = answers.values()
+    same = others and all(first.rows == other.rows and (first.gold == other.gold).all() for other in others)
+    return {code: found.rows for code, found in answers.items()} if same else None
+
+
+def _language(
+    code: str, encoder: str, answers: Mapping[str, Mapping[str, _Answers]], num_labels: int
+) -> dict[str, Any]:
+    scores = {}
+    for name, by_language in answers.items():
+        found = by_language[code]
+        scores[name] = {
+            "accuracy": asdict(accuracy_over_seeds(found.correct)),
+            "macro_f1": asdict(macro_f1_over_seeds(found.gold, found.predicted, num_labels)),
+            "per_seed": found.correct.mean(axis=1).tolist(),
+        }
+    return {
+        "code": code,
+        "name": name_of(code),
+        "script": script_of(code),
+        "family": family_of(code),
+        "low_resource": is_low_resource(code),
+        "seen": seen_by(encoder, code),
+        "num_examples": len(next(iter(answers.values()))[code].rows),
+        "scores": scores,
+    }
+
+
+def _group(
+    group: LanguageGroup,
+    answers: Mapping[str, Mapping[str, _Answers]],
+    rows: Mapping[str, Sequence[int]] | None,
+    num_labels: int,
+) -> dict[str, Any]:
+    scores = {}
+    for name, by_language in answers.items():
+        found = [by_language[code] for code in group.codes]
+        means = average_over_seeds([one.correct for one in found], _ids(group.codes, rows))
+        f1 = [macro_f1_over_seeds(one.gold, one.predicted, num_labels, num_resamples=2).value for one in found]
+        scores[name] = {"accuracy": asdict(means), "macro_f1": float(np.mean(f1))}
+    return {"title": group.title, "languages": list(group.codes), "scores": scores}
+
+
+def _ids(codes: Sequence[str], rows: Mapping[str, Sequence[int]] | None) -> list[Sequence[int]] | None:
+    return [rows[code] for code in codes] if rows is not None else None
+
+
+def _pair(
+    first: str,
+    second: str,
+    answers: Mapping[str, Mapping[str, _Answers]],
+    groups: Sequence[LanguageGroup],
+    rows: Mapping[str, Sequence[int]] | None,
+) -> dict[str, Any]:
+    one, other = answers[first], answers[second]
+    by_group = []
+    for group in groups:
+        found = compare_average(
+            [one[code].correct for code in group.codes],
+            [other[code].correct for code in group.codes],
+            _ids(group.codes, rows),
+        )
+        by_group.append({"title": group.title, "num_languages": len(group.codes), **_plain(found)})
+    by_language = [(code, compare_language(one[code].correct, other[code].correct)) for code in one]
+    corrected = adjusted([found.p_value for _, found in by_language])
+    languages = [
+        {"code": code, **_plain(found), "p_adjusted": p}
+        for (code, found), p in zip(by_language, corrected, strict=True)
+    ]
+    main = next((group for group in by_group if group["title"] == "all but English"), by_group[0])
+    return {
+        "first": first,
+        "second": second,
+        "statement": statement(first, second, main, languages),
+        "average": main,
+        "groups": by_group,
+        "languages": languages,
+    }
+
+
+def _plain(found: PairedResult) -> dict[str, Any]:
+    return {
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "p_value": found.p_value,
+        "sign_test_p": found.exact_p,
+        "effect_size": found.cohens_h,
+        "num_seeds": list(found.num_seeds),
+    }
+
+
+def statement(first: str, second: str, average: Mapping[str, Any], languages: Sequence[Mapping[str, Any]]) -> str:
+    """The comparison of two recipes in words.
+
+    Args:
+        first: A recipe.
+        second: Another.
+        average: Their difference over a group of languages.
+        languages: Their difference in each language, with p-values corrected for their number.
+    """
+    ahead, behind = (first, second) if average["difference"] >= 0 else (second, first)
+    sign = 1 if average["difference"] >= 0 else -1
+    low, high = sorted((sign * average["low"], sign * average["high"]))
+    interval = f"95% CI {low * 100:+.1f} to {high * 100:+.1f}, p = {_p(average['p_value'])}"
+    gap = f"{abs(average['difference']) * 100:.1f} points ({interval})"
+    number = average["num_languages"]
+    where = f"on average over {number} language{'s' if number > 1 else ''} ({average['title']})"
+    sure = [entry for entry in languages if entry["p_adjusted"] < _LEVEL]
+    better = sum(sign * entry["difference"] > 0 for entry in sure)
+    worse = len(sure) - better
+    rest = len(languages) - len(sure)
+    seeds = average["num_seeds"]
+    once = (
+        " One training run each: how much another run would differ is not in these figures." if min(seeds) == 1 else ""
+    )
+    if average["difference"] == 0:
+        return (
+            f"{first} and {second} are equal {where}. Of {len(languages)} languages {rest} do not differ surely.{once}"
+        )
+    verb = "beats" if average["p_value"] < _LEVEL else "is ahead of"
+    surely = "" if average["p_value"] < _LEVEL else ", which chance can explain"
+    return (
+        f"{ahead} {verb} {behind} by {gap} {where}{surely}. Of {len(languages)} languages it is better in {better}, "
+        f"worse in {worse}, and {rest} do not differ surely (p < {_LEVEL}, Holm).{once}"
+    )
+
+
+def _p(value: float) -> str:
+    return "0.001 or less" if value <= 0.001 else f"{value:.3f}"

@@ -1,0 +1,74 @@
+"""A comparison of recipes as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from glotfuse.evaluation.comparison import Comparison
+from glotfuse.evaluation.report import ResultTable
+
+
+def comparison_results(found: Comparison, score: Literal["accuracy", "macro_f1"] = "accuracy") -> ResultTable:
+    """Languages by recipes, in percent with 95% intervals, then the groups of languages.
+
+    Args:
+        found: The comparison.
+        score: What the cells show; groups have an interval for accuracy alone.
+    """
+    names = [recipe["name"] for recipe in found.recipes]
+    rows = [
+        [language["name"], language["code"], *(_interval(language["scores"][name][score]) for name in names)]
+        for language in found.languages
+    ]
+    groups = [
+        [f"{group['title']} ({len(group['languages'])})", "", *(_cell(group["scores"][name][score]) for name in names)]
+        for group in found.groups
+    ]
+    seeds = ", ".join(f"{recipe['name']} {len(recipe['seeds'])}" for recipe in found.recipes)
+    notes = [
+        f"In brackets: 95% confidence intervals over examples and, where there are several, seeds. Runs: {seeds}.",
+        "Groups are unweighted means over their languages.",
+    ]
+    if found.metadata.get("left_out"):
+        notes.append(f"Not measured in all runs, and left out: {', '.join(found.metadata['left_out'])}.")
+    title = {"accuracy": "Accuracy %", "macro_f1": "Macro-F1 %"}[score]
+    return ResultTable(
+        f"{title}: {found.task}, {found.split}",
+        ["Language", "Code", *names],
+        rows,
+        groups,
+        notes,
+        stacked=len(names) > 2,
+    )
+
+
+def statements(found: Comparison) -> list[str]:
+    """One sentence for each other recipe, against the one with the highest average."""
+    group = next((g for g in found.groups if g["title"] == "all but English"), found.groups[0])
+    best = max(group["scores"], key=lambda name: group["scores"][name]["accuracy"]["value"])
+    return [pair["statement"] for pair in found.pairs if best in (pair["first"], pair["second"])]
+
+
+def to_markdown(found: Comparison) -> str:
+    """A page: the statements, accuracy and macro-F1, and every pair's statement."""
+    lines = [f"# Comparison on {found.task}, {found.split}", ""]
+    lines += [f"- {sentence}" for sentence in statements(found)]
+    for score, heading in (("accuracy", "Accuracy %"), ("macro_f1", "Macro-F1 %")):
+        lines += ["", f"## {heading}", "", comparison_results(found, score).to_markdown()]  # type: ignore[arg-type]
+    lines += ["## All pairs", "", *(f"- {pair['statement']}" for pair in found.pairs), "", "## Time", ""]
+    lines += [f"- {recipe['name']}: {_seconds(recipe)}" for recipe in found.recipes]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(values: Mapping[str, float]) -> str:
+    return f"{values['value'] * 100:.1f} [{values['low'] * 100:.1f}, {values['high'] * 100:.1f}]"
+
+
+def _cell(value: Any) -> str:
+    return _interval(value) if isinstance(value, Mapping) else f"{value * 100:.1f}"
+
+
+def _seconds(recipe: Mapping[str, Any]) -> str:
+    times = [seconds for seconds in recipe["seconds"] if seconds is not None]
+    return "training time not recorded" if not times else ", ".join(f"{seconds:.0f} s" for seconds in times)

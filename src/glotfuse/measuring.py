@@ -1,0 +1,65 @@
+"""Measures the run in a folder: the saved checkpoint on every language of its task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from glotfuse import checkpoint, embedding
+from glotfuse.backbones import LM, Encoder
+from glotfuse.config import Recipe
+from glotfuse.errors import DataError
+from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.runner import Labeller, evaluate
+from glotfuse.run_data import input_reader, task_of
+from glotfuse.runs import load_run_encoder
+from glotfuse.tasks import Example, Task
+
+
+def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | None = None) -> EvaluationReport:
+    """Loads the saved checkpoint, so that what is measured is what was saved, and measures it.
+
+    Args:
+        folder: The run.
+        recipe: Its recipe, with the evaluation that is wanted.
+        backbones: Already loaded ones.
+    """
+    task, settings = task_of(recipe.task), recipe.evaluation
+    labeller: Labeller
+    if recipe.method == "embedding":
+        encoder = backbones[0] if backbones else load_run_encoder(recipe)
+        labeller, weights_sha256 = embedding.load(
+            folder, encoder, input_reader(task, encoder, recipe.encoder.max_length)
+        )
+    else:
+        loaded = backbones or (None, None)
+        labeller = checkpoint.load(folder, encoder=loaded[0], lm=loaded[1], device=recipe.device)
+        weights_sha256 = checkpoint.read_config(folder)["weights_sha256"]
+    return evaluate(
+        labeller,
+        task,
+        folder,
+        run_name=folder.name,
+        weights_sha256=weights_sha256,
+        split=settings.split,
+        languages=settings.languages,
+        batch_size=settings.batch_size,
+        max_examples=settings.max_examples,
+        learned=_learned(task),
+    )
+
+
+def _learned(task: Task) -> list[Example] | None:
+    """What teaches and chooses, to look for it among the rows that are measured; None where it is not here."""
+    try:
+        splits = [name for name in ("train", "dev") if task.languages(name)]
+        return [row for name in splits for row in task.load(name, task.train_language).examples] or None
+    except DataError:
+        return None
+
+
+def with_evaluation(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other evaluation settings where a value is given."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(recipe, evaluation=replace(recipe.evaluation, **given))

@@ -1,0 +1,52 @@
+"""What a result came from: command, hardware and versions, as plain values."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("glotfuse", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "datasets")
+
+
+def command_line() -> str:
+    """The command as it was given, with the program's name alone in place of its path."""
+    program, *arguments = sys.argv
+    return shlex.join([Path(program).name, *arguments])
+
+
+def hardware() -> dict[str, str | int]:
+    """Processor, cores, memory and accelerator."""
+    import torch
+
+    found: dict[str, str | int] = {"processor": _processor(), "cores": os.cpu_count() or 1}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    if torch.cuda.is_available():
+        found["accelerator"] = torch.cuda.get_device_name()
+    elif torch.backends.mps.is_available():
+        found["accelerator"] = "mps"
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of python and the packages that numbers depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

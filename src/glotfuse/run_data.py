@@ -1,0 +1,123 @@
+"""A run's task, the rows that it trains on and chooses by, and their token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from glotfuse.backbones import Encoder
+from glotfuse.config import Recipe, TaskConfig
+from glotfuse.continuation import prepare_continuations
+from glotfuse.errors import ConfigError
+from glotfuse.evaluation.leaks import Leak, foreign_rows
+from glotfuse.inputs import InputReader, PreparedExample, prepare
+from glotfuse.model import FusedLM
+from glotfuse.progress import console
+from glotfuse.tasks import Example, LoadReport, Task, get_task, sample, task_from_files
+
+_SUBSET_SEED = 0  # of the rows chosen under a limit: every seed of a run trains on the same
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """Rows in the task's training language."""
+
+    train: list[Example]
+    """What is trained on."""
+    dev: list[Example]
+    """What chooses the checkpoint; empty where the task has none."""
+    reports: list[LoadReport]
+    """What was found in the files."""
+    leaks: list[Leak] = field(default_factory=list)
+    """What speaks against these rows being the training language alone."""
+
+
+def task_of(config: TaskConfig) -> Task:
+    """Builds the task that a recipe names.
+
+    Raises:
+        ConfigError: Its options do not fit together.
+        DataError: Its files cannot be read.
+    """
+    values = {
+        "text_columns": config.text_columns,
+        "template": config.template,
+        "instruction": config.instruction,
+        "train_language": config.train_language,
+        "on_invalid_row": config.on_invalid_row,
+    }
+    given: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    if config.name != "files":
+        for key in ("label_column", "label_words"):
+            if getattr(config, key) is not None:
+                given[key] = getattr(config, key)
+        return get_task(config.name, path=config.path, language_column=config.language_column, **given)
+    if config.path is None:
+        raise ConfigError("Expected task.path for the task 'files'; found none. Name your folder or file there.")
+    return task_from_files(
+        config.path,
+        label_column=config.label_column,
+        labels=config.label_words,
+        language_column=config.language_column,
+        **given,
+    )
+
+
+def input_reader(task: Task, encoder: Encoder, max_length: int) -> InputReader:
+    """What turns the task's rows into encoder ids."""
+    return InputReader(encoder, template=task.template, cut_column=task.cut_column, max_length=max_length)
+
+
+def load_rows(task: Task, recipe: Recipe) -> RunRows:
+    """Reads training and development rows, subsampled where asked for, and says what was left out."""
+    limits = recipe.task
+    train = task.load("train", task.train_language)
+    reports, rows, dev_rows = [train.report], train.examples, []
+    if limits.max_train_examples:
+        rows = sample(rows, limits.max_train_examples, _SUBSET_SEED)
+    if task.languages("dev"):
+        dev = task.load("dev", task.train_language)
+        reports.append(dev.report)
+        dev_rows = dev.examples
+        if limits.max_dev_examples:
+            dev_rows = sample(dev_rows, limits.max_dev_examples, _SUBSET_SEED)
+    else:
+        console.print(
+            f"{task.name} has no development data in {task.train_language}: the last checkpoint is kept.",
+            style="yellow",
+        )
+    for report in reports:
+        if report.dropped or report.duplicates:
+            console.print(report.summary(), style="yellow", highlight=False)
+    found = [foreign_rows(part, task.train_language) for part in (rows, dev_rows)]
+    leaks = [leak for leak in found if leak]
+    for leak in leaks:
+        console.print(str(leak), style="yellow", highlight=False)
+    return RunRows(rows, dev_rows, reports, leaks)
+
+
+def label_of(row: Example) -> str:
+    """The label word of a row of a labelled task."""
+    assert row.label is not None, "labelled tasks drop or refuse rows without label"
+    return row.label
+
+
+def prepare_rows(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]) -> list[PreparedExample]:
+    """Token ids of training or development rows with their answers; unlabelled text is cut in two."""
+    config, reader, prompt = recipe.training, model.reader, model.prompt
+    if task.label_column is None:
+        texts = [row.fields[task.cut_column] for row in rows]
+        found = prepare_continuations(
+            reader, prompt, texts, cut=config.cut, max_answer_tokens=config.max_answer_tokens, seed=config.seed
+        )
+        if found.num_short:
+            console.print(f"{found.num_short} of {len(texts)} documents are too short to cut.", style="yellow")
+        prepared = found.examples
+    else:
+        answers = [label_of(row) for row in rows]
+        prepared = prepare(reader, prompt, [row.fields for row in rows], answers=answers, language=task.train_language)
+    num_cut = sum(example.truncated for example in prepared)
+    if num_cut:
+        console.print(f"{num_cut} of {len(prepared)} texts were cut to {reader.max_length} tokens.", style="yellow")
+    return prepared
