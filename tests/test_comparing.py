@@ -11,8 +11,9 @@ import yaml
 from glotfuse import comparing, runs
 from glotfuse.comparing import compare_all
 from glotfuse.errors import ConfigError, DataError
-from glotfuse.evaluation.comparison import Comparison, Contestant, compare, statement
+from glotfuse.evaluation.comparison import Comparison, Contestant, compare
 from glotfuse.evaluation.comparison_table import comparison_results, statements
+from glotfuse.evaluation.statement import statement
 from small_runs import small_values, write_task
 
 
@@ -101,25 +102,27 @@ def test_a_sure_difference_is_said_and_an_unsure_one_is_not(tmp_path: Path) -> N
     runs_of = {
         "good": write_run(tmp_path / "good", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": good}),
         "bad": write_run(tmp_path / "bad", {"eng_Latn": good, "sin_Sinh": bad, "tam_Taml": bad}),
-        "same": write_run(tmp_path / "same", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": good[::-1]}),
+        "same": write_run(tmp_path / "same", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": [*good[:-1], True][::-1]}),
     }
     found = compare([Contestant(name, [run]) for name, run in runs_of.items()])
     first, second, _ = found.pairs
     assert first["statement"].startswith("good beats bad by 40.0 points (95% CI")
     assert "better in 2, worse in 0, and 1 do not differ surely" in first["statement"]
     assert "on average over 2 languages (all but English)" in first["statement"]
+    assert second["statement"].startswith("same is ahead of good by 0.5 points")
     assert "which chance can explain" in second["statement"]
-    assert "One training run each" in first["statement"]
+    assert "Both were trained once" in first["statement"]
     assert found.metadata["parallel_rows"] is True
 
 
 def test_the_better_one_is_named_first_whatever_the_order() -> None:
     average = {"difference": -0.1, "low": -0.15, "high": -0.05, "p_value": 0.01, "num_languages": 2, "title": "all"}
     languages = [{"difference": -0.2, "p_adjusted": 0.01}, {"difference": 0.1, "p_adjusted": 0.02}]
-    said = statement("a", "b", {**average, "num_seeds": [3, 3]}, languages)
+    said = statement("a", "b", average, languages)
     assert said.startswith("b beats a by 10.0 points (95% CI +5.0 to +15.0, p = 0.010)")
     assert "better in 1, worse in 1, and 0 do not differ" in said
-    assert "One training run" not in said
+    assert "trained once" not in said
+    assert "b was trained once" in statement("a", "b", average, languages, ["b"])
 
 
 def test_runs_on_different_rows_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from glotfuse.measuring import measure_run, with_evaluation
 from glotfuse.progress import console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes import load_recipe
-from glotfuse.runs import finished, load_backbones, train_run, trained
+from glotfuse.runs import RECIPE, finished, load_backbones, read_recipe, train_run, trained
 
 RESULT, PAGE = "comparison.json", "comparison.md"
 
@@ -98,12 +98,13 @@ def _existing(name: str, folder: Path) -> Contestant:
     for run in runs:
         if not trained(run):
             raise ConfigError(f"Expected a recipe file or the folder of a finished run; found neither in {run}.")
-    return Contestant(name, runs, [_seed(run) for run in runs], [_seconds(run) for run in runs])
+    known = (runs[0] / RECIPE).exists()
+    random = _is_random(read_recipe(runs[0])) if known else True
+    return Contestant(name, runs, [_seed(run) for run in runs], [_seconds(run) for run in runs], random=random)
 
 
 def _run_all(name: str, recipe: Recipe, folder: Path, seeds: int, loaded: _Loaded) -> Contestant:
-    has_weights = recipe.prompt.include_span or recipe.fusion.boundary != "none"
-    random = recipe.method == "fusion" and recipe.training.epochs > 0 and has_weights
+    random = _is_random(recipe)
     learns = random or recipe.method == "embedding"
     runs = []
     for seed in range(seeds if random else 1):
@@ -115,7 +116,13 @@ def _run_all(name: str, recipe: Recipe, folder: Path, seeds: int, loaded: _Loade
             train_run(one, run, backbones=backbones)
         measure_run(run, one, backbones)
         runs.append(run)
-    return Contestant(name, runs, list(range(len(runs))), [_seconds(run) for run in runs], learns)
+    return Contestant(name, runs, list(range(len(runs))), [_seconds(run) for run in runs], learns, random)
+
+
+def _is_random(recipe: Recipe) -> bool:
+    """Whether another seed gives other weights: something is trained, and not by a solver with one solution."""
+    has_weights = recipe.prompt.include_span or recipe.fusion.boundary != "none"
+    return recipe.method == "fusion" and recipe.training.epochs > 0 and has_weights
 
 
 def _record(run: Path) -> dict[str, object]:

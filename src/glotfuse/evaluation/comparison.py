@@ -21,6 +21,7 @@ from glotfuse.evaluation.language_facts import LanguageGroup, family_of, groups_
 from glotfuse.evaluation.languages import is_low_resource, name_of
 from glotfuse.evaluation.metrics import INVALID
 from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.evaluation.statement import statement
 from glotfuse.evaluation.statistics import (
     PairedResult,
     accuracy_over_seeds,
@@ -32,7 +33,6 @@ from glotfuse.evaluation.statistics import (
 )
 
 FORMAT = 1
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Contestant:
     seconds: Sequence[float | None] = ()
     """How long each was trained."""
     trained: bool = True
-    """Whether anything is trained; a recipe that is not has one run."""
+    """Whether anything is trained."""
+    random: bool = True
+    """Whether another seed would give another result; a recipe of which that is not so has one run."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,16 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
                 "runs": [str(run) for run in c.runs],
                 "seconds": list(c.seconds) or [None] * len(c.runs),
                 "trained": c.trained,
+                "random": c.random,
             }
             for c in contestants
         ],
         languages=[_language(code, encoder, answers, len(first.labels)) for code in shared],
         groups=[_group(group, answers, rows, len(first.labels)) for group in groups],
-        pairs=[_pair(a, b, answers, groups, rows) for a, b in combinations(names, 2)],
+        pairs=[
+            _pair(a, b, answers, groups, rows, [c.name for c in (a, b) if c.random and len(c.runs) == 1])
+            for a, b in combinations(contestants, 2)
+        ],
         leaks=_listed(first.metadata.get("leaks")),
     )
 
@@ -260,13 +266,14 @@ def _ids(codes: Sequence[str], rows: Mapping[str, Sequence[int]] | None) -> list
 
 
 def _pair(
-    first: str,
-    second: str,
+    first: Contestant,
+    second: Contestant,
     answers: Mapping[str, Mapping[str, _Answers]],
     groups: Sequence[LanguageGroup],
     rows: Mapping[str, Sequence[int]] | None,
+    trained_once: Sequence[str],
 ) -> dict[str, Any]:
-    one, other = answers[first], answers[second]
+    one, other = answers[first.name], answers[second.name]
     by_group = []
     for group in groups:
         found = compare_average(
@@ -283,9 +290,9 @@ def _pair(
     ]
     main = next((group for group in by_group if group["title"] == "all but English"), by_group[0])
     return {
-        "first": first,
-        "second": second,
-        "statement": statement(first, second, main, languages),
+        "first": first.name,
+        "second": second.name,
+        "statement": statement(first.name, second.name, main, languages, trained_once),
         "average": main,
         "groups": by_group,
         "languages": languages,
@@ -302,43 +309,3 @@ def _plain(found: PairedResult) -> dict[str, Any]:
         "effect_size": found.cohens_h,
         "num_seeds": list(found.num_seeds),
     }
-
-
-def statement(first: str, second: str, average: Mapping[str, Any], languages: Sequence[Mapping[str, Any]]) -> str:
-    """The comparison of two recipes in words.
-
-    Args:
-        first: A recipe.
-        second: Another.
-        average: Their difference over a group of languages.
-        languages: Their difference in each language, with p-values corrected for their number.
-    """
-    ahead, behind = (first, second) if average["difference"] >= 0 else (second, first)
-    sign = 1 if average["difference"] >= 0 else -1
-    low, high = sorted((sign * average["low"], sign * average["high"]))
-    interval = f"95% CI {low * 100:+.1f} to {high * 100:+.1f}, p = {_p(average['p_value'])}"
-    gap = f"{abs(average['difference']) * 100:.1f} points ({interval})"
-    number = average["num_languages"]
-    where = f"on average over {number} language{'s' if number > 1 else ''} ({average['title']})"
-    sure = [entry for entry in languages if entry["p_adjusted"] < _LEVEL]
-    better = sum(sign * entry["difference"] > 0 for entry in sure)
-    worse = len(sure) - better
-    rest = len(languages) - len(sure)
-    seeds = average["num_seeds"]
-    once = (
-        " One training run each: how much another run would differ is not in these figures." if min(seeds) == 1 else ""
-    )
-    if average["difference"] == 0:
-        return (
-            f"{first} and {second} are equal {where}. Of {len(languages)} languages {rest} do not differ surely.{once}"
-        )
-    verb = "beats" if average["p_value"] < _LEVEL else "is ahead of"
-    surely = "" if average["p_value"] < _LEVEL else ", which chance can explain"
-    return (
-        f"{ahead} {verb} {behind} by {gap} {where}{surely}. Of {len(languages)} languages it is better in {better}, "
-        f"worse in {worse}, and {rest} do not differ surely (p < {_LEVEL}, Holm).{once}"
-    )
-
-
-def _p(value: float) -> str:
-    return "0.001 or less" if value <= 0.001 else f"{value:.3f}"

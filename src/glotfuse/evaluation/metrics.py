@@ -135,10 +135,10 @@ def macro_f1(gold: ArrayLike, predicted: ArrayLike, num_labels: int) -> float:
     """
     counts = confusion(gold, predicted, num_labels)
     true_positive = np.diagonal(counts)
-    return float(_mean_f1(true_positive, counts.sum(axis=1), counts[:, :num_labels].sum(axis=0)))
+    return float(mean_f1(true_positive, counts.sum(axis=1), counts[:, :num_labels].sum(axis=0)))
 
 
-def _mean_f1(
+def mean_f1(
     true_positive: NDArray[np.int64], num_gold: NDArray[np.int64], num_predicted: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(..., K) counts to (...) means over the labels that occur."""
@@ -178,7 +178,7 @@ def macro_f1_interval(
     )  # (R, C)
     is_gold = (gold_of[:, None] == np.arange(num_labels)).astype(np.int64)  # (C, K)
     is_predicted = (predicted_of[:, None] == np.arange(num_labels)).astype(np.int64)  # (C, K)
-    scores = _mean_f1(draws @ (is_gold * is_predicted), draws @ is_gold, draws @ is_predicted)  # (R,)
+    scores = mean_f1(draws @ (is_gold * is_predicted), draws @ is_gold, draws @ is_predicted)  # (R,)
     low, high = np.quantile(scores, [0.025, 0.975])
     return Interval(macro_f1(gold, predicted, num_labels), float(low), float(high))
 

@@ -28,20 +28,27 @@ Designs" (1957).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
-from glotfuse.evaluation.metrics import Interval, _mean_f1, accuracy_interval, confusion, macro_f1, macro_f1_interval
-
-Floats = NDArray[np.float64]
-Rows = Sequence[Sequence[Hashable]]
+from glotfuse.evaluation.metrics import Interval, accuracy_interval, confusion, macro_f1, macro_f1_interval, mean_f1
+from glotfuse.evaluation.resampling import (
+    Floats,
+    Rows,
+    centred_answers,
+    draw_counts,
+    resample,
+    row_index,
+    row_shares,
+    seed_scores,
+    total_variance,
+)
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,10 @@ def average_over_seeds(
     arrays = _checked("corrects", corrects)
     if len(arrays) == 1 and len(arrays[0]) == 1:
         return accuracy_interval(int(arrays[0].sum()), arrays[0].shape[1])
-    index, num_rows = _row_index(arrays, rows)
-    scores = _scores(arrays)
-    centred = _shares([_centred(array) for array in arrays], index, num_rows)
-    variance, freedom = _variance([scores], _resample([centred], num_resamples, seed), num_rows)
+    index, num_rows = row_index(arrays, rows)
+    scores = seed_scores(arrays)
+    centred = row_shares([centred_answers(array) for array in arrays], index, num_rows)
+    variance, freedom = total_variance([scores], resample([centred], num_resamples, seed), num_rows)
     value = float(scores.mean())
     spread = value * (1 - value)
     # Where no resample differs, all that is known is the number of rows.
@@ -160,15 +167,15 @@ def macro_f1_over_seeds(
         confusion(gold, one, num_labels)  # refuses what is no label
     scores = np.array([macro_f1(gold, one, num_labels) for one in predictions])
     patterns, counts = np.unique(np.vstack([np.asarray(gold)[None], predictions]), axis=1, return_counts=True)
-    drawn, num_rows = _draw(counts, num_resamples, seed), int(counts.sum())  # (R,C)
+    drawn, num_rows = draw_counts(counts, num_resamples, seed), int(counts.sum())  # (R,C)
     labels = np.arange(num_labels)
     is_gold = (patterns[0][:, None] == labels).astype(np.int64)  # (C,K)
     columns = []
     for one in patterns[1:]:
         is_predicted = (one[:, None] == labels).astype(np.int64)
-        columns.append(_mean_f1(drawn @ (is_gold * is_predicted), drawn @ is_gold, drawn @ is_predicted))
+        columns.append(mean_f1(drawn @ (is_gold * is_predicted), drawn @ is_gold, drawn @ is_predicted))
     draws = np.stack(columns, axis=1) * math.sqrt(num_rows / max(num_rows - 1, 1))
-    variance, freedom = _variance([scores], draws, num_rows)
+    variance, freedom = total_variance([scores], draws, num_rows)
     value, reach = float(scores.mean()), float(t.ppf(0.975, freedom)) * math.sqrt(variance)
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
@@ -208,12 +215,12 @@ def compare_average(
             f"Expected both recipes on the same rows of the same languages, found {found[0]} and {found[1]} rows. "
             "Leave out languages that only one has."
         )
-    index, num_rows = _row_index(ours, rows)
-    shares = [_shares(arrays, index, num_rows) for arrays in (ours, theirs)]
-    centred = [_shares([_centred(array) for array in arrays], index, num_rows) for arrays in (ours, theirs)]
-    scores = [_scores(arrays) for arrays in (ours, theirs)]
-    draws = _resample([centred[0], -centred[1]], num_resamples, seed)
-    variance, freedom = _variance(scores, draws, num_rows)
+    index, num_rows = row_index(ours, rows)
+    shares = [row_shares(arrays, index, num_rows) for arrays in (ours, theirs)]
+    centred = [row_shares([centred_answers(array) for array in arrays], index, num_rows) for arrays in (ours, theirs)]
+    scores = [seed_scores(arrays) for arrays in (ours, theirs)]
+    draws = resample([centred[0], -centred[1]], num_resamples, seed)
+    variance, freedom = total_variance(scores, draws, num_rows)
     variance += sum(1 / size**2 for size in found[0]) / len(ours) ** 2
     first, second = float(scores[0].mean()), float(scores[1].mean())
     difference, reach = first - second, float(t.ppf(0.975, freedom)) * math.sqrt(variance)
@@ -266,91 +273,6 @@ def _checked(name: str, corrects: Sequence[ArrayLike]) -> list[Floats]:
             "Leave out seeds that do not have every language."
         )
     return [array.astype(np.float64) for array in arrays]
-
-
-def _row_index(arrays: Sequence[Floats], rows: Rows | None) -> tuple[list[NDArray[np.int64]], int]:
-    """Numbers the row ids: for each language (N_l,) numbers, and how many there are."""
-    sizes = [array.shape[1] for array in arrays]
-    if rows is None:
-        rows = [[(language, row) for row in range(size)] for language, size in enumerate(sizes)]
-    if [len(ids) for ids in rows] != sizes:
-        raise ValueError(
-            f"Expected row ids for {sizes} rows, found {[len(ids) for ids in rows]}. "
-            "Pass one id for each row of each language, or None."
-        )
-    numbers: dict[Hashable, int] = {}
-    index = [np.array([numbers.setdefault(row, len(numbers)) for row in ids]) for ids in rows]
-    return index, len(numbers)
-
-
-def _scores(arrays: Sequence[Floats]) -> Floats:
-    """Returns the (S,) seeds' mean accuracies over languages."""
-    return np.asarray(np.mean([array.mean(axis=1) for array in arrays], axis=0), dtype=np.float64)
-
-
-def _shares(arrays: Sequence[Floats], index: Sequence[NDArray[np.int64]], num_rows: int) -> Floats:
-    """Returns (S,U): what each row id adds to the seeds' means over languages."""
-    shares = np.zeros((len(arrays[0]), num_rows))
-    for array, at in zip(arrays, index, strict=True):
-        np.add.at(shares.T, at, array.T / (array.shape[1] * len(arrays)))
-    return shares
-
-
-def _centred(array: Floats) -> Floats:
-    """(S,N) answers less their means, scaled so that the bootstrap's variance is unbiased."""
-    num_rows = array.shape[1]
-    centred: Floats = (array - array.mean(axis=1, keepdims=True)) * math.sqrt(num_rows / max(num_rows - 1, 1))
-    return centred
-
-
-def _resample(recipes: Sequence[Floats], num_resamples: int, seed: int) -> Floats:
-    """Draws row ids: the recipes' (S,U) shares, centred in each language, to (R,K) changes of the seeds' scores.
-
-    Because of the centring, languages that share no row have the variance of languages drawn one by one.
-    """
-    patterns, counts = np.unique(np.vstack(recipes), axis=1, return_counts=True)
-    return np.asarray(_draw(counts, num_resamples, seed) @ patterns.T, dtype=np.float64)
-
-
-def _draw(counts: NDArray[np.int64], num_resamples: int, seed: int) -> NDArray[np.int64]:
-    """Draws rows with replacement, those that are alike by their number: (C,) counts to (R,C)."""
-    if num_resamples < 2:
-        raise ValueError(f"Expected num_resamples of at least 2, found {num_resamples}. 2000 is usual.")
-    size = int(counts.sum())
-    return np.random.default_rng(seed).multinomial(size, counts / size, size=num_resamples)
-
-
-def _variance(scores: Sequence[Floats], draws: Floats, num_rows: int) -> tuple[float, float]:
-    """Adds up the variances of rows and seeds.
-
-    Args:
-        scores: For each recipe the (S,) scores of its seeds.
-        draws: (R,K) resampled changes of the scores, recipe by recipe; negated for one that is subtracted.
-        num_rows: U.
-
-    Returns:
-        The variance of the sum of the recipes' means, and the degrees of freedom of the quantile that goes with it.
-    """
-    own = np.split(draws, np.cumsum([len(score) for score in scores])[:-1], axis=1)
-    of_rows = float(np.var(np.sum([part.mean(axis=1) for part in own], axis=0), ddof=1))
-    row_freedom = max(num_rows - 1, 1)
-    of_seeds, weight, freedoms = 0.0, of_rows**2 / row_freedom, []
-    for score, part in zip(scores, own, strict=True):
-        size = len(score)
-        if size > 1:
-            between = float(np.var(score, ddof=1)) / size
-            flips = np.var(part - part.mean(axis=1, keepdims=True), axis=0, ddof=1).sum() / (size - 1)
-            of_seeds += max(0.0, between - float(flips) / size)
-            weight += between**2 / (size - 1)
-            freedoms.append(size - 1)
-    variance = of_rows + of_seeds
-    if not freedoms or not variance:
-        return variance, float(row_freedom)
-    if len(freedoms) > 1:
-        return variance, max(1.0, variance**2 / weight)
-    quantile = (of_rows * t.ppf(0.975, row_freedom) + of_seeds * t.ppf(0.975, freedoms[0])) / variance
-    ends = min(freedoms[0], row_freedom) / 2, max(freedoms[0], row_freedom) * 2
-    return variance, float(brentq(lambda freedom: t.ppf(0.975, freedom) - quantile, *ends))
 
 
 def _signs(differences: Floats) -> tuple[int, int]:

@@ -1,0 +1,55 @@
+"""The comparison of two recipes in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_LEVEL = 0.05
+
+
+def statement(
+    first: str,
+    second: str,
+    average: Mapping[str, Any],
+    languages: Sequence[Mapping[str, Any]],
+    trained_once: Sequence[str] = (),
+) -> str:
+    """The comparison of two recipes in words.
+
+    Args:
+        first: A recipe.
+        second: Another.
+        average: Their difference over a group of languages.
+        languages: Their difference in each language, with p-values corrected for their number.
+        trained_once: Which of the two would come out otherwise with another seed, and have one run.
+    """
+    ahead, behind = (first, second) if average["difference"] >= 0 else (second, first)
+    sign = 1 if average["difference"] >= 0 else -1
+    low, high = sorted((sign * average["low"], sign * average["high"]))
+    interval = f"95% CI {low * 100:+.1f} to {high * 100:+.1f}, p = {_p(average['p_value'])}"
+    gap = f"{abs(average['difference']) * 100:.1f} points ({interval})"
+    number = average["num_languages"]
+    where = f"on average over {number} language{'s' if number > 1 else ''} ({average['title']})"
+    sure = [entry for entry in languages if entry["p_adjusted"] < _LEVEL]
+    better = sum(sign * entry["difference"] > 0 for entry in sure)
+    worse = len(sure) - better
+    rest = len(languages) - len(sure)
+    once = ""
+    if trained_once:
+        who = "Both were" if len(trained_once) == 2 else f"{trained_once[0]} was"
+        once = f" {who} trained once: how much another run would differ is not in these figures."
+    if average["difference"] == 0:
+        return (
+            f"{first} and {second} are equal {where}. Of {len(languages)} languages {rest} do not differ surely.{once}"
+        )
+    verb = "beats" if average["p_value"] < _LEVEL else "is ahead of"
+    surely = "" if average["p_value"] < _LEVEL else ", which chance can explain"
+    return (
+        f"{ahead} {verb} {behind} by {gap} {where}{surely}. Of {len(languages)} languages it is better in {better}, "
+        f"worse in {worse}, and {rest} do not differ surely (p < {_LEVEL}, Holm).{once}"
+    )
+
+
+def _p(value: float) -> str:
+    return "0.001 or less" if value <= 0.001 else f"{value:.3f}"
