@@ -102,7 +102,9 @@ def test_a_sure_difference_is_said_and_an_unsure_one_is_not(tmp_path: Path) -> N
     runs_of = {
         "good": write_run(tmp_path / "good", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": good}),
         "bad": write_run(tmp_path / "bad", {"eng_Latn": good, "sin_Sinh": bad, "tam_Taml": bad}),
-        "same": write_run(tmp_path / "same", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": [*good[:-1], True][::-1]}),
+        "same": write_run(
+            tmp_path / "same", {"eng_Latn": good, "sin_Sinh": good, "tam_Taml": [*good[:-1], True][::-1]}
+        ),
     }
     found = compare([Contestant(name, [run]) for name, run in runs_of.items()])
     first, second, _ = found.pairs
@@ -122,6 +124,10 @@ def test_the_better_one_is_named_first_whatever_the_order() -> None:
     assert said.startswith("b beats a by 10.0 points (95% CI +5.0 to +15.0, p = 0.010)")
     assert "better in 1, worse in 1, and 0 do not differ" in said
     assert "trained once" not in said
+    assert "On English" not in statement("a", "b", average, languages, [], {"a": 0.85, "b": 0.9})
+    assert "On English itself b has 90.0% and a 70.0%: a has learned the task less" in statement(
+        "a", "b", average, languages, [], {"a": 0.7, "b": 0.9}
+    )
     assert "b was trained once" in statement("a", "b", average, languages, ["b"])
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glotfuse.errors import DataError
+from glotfuse.evaluation.answers import Answers, check_same_rows, read_answers, row_ids
 from glotfuse.evaluation.language_facts import LanguageGroup, family_of, groups_for, script_of, seen_by
-from glotfuse.evaluation.languages import is_low_resource, name_of
-from glotfuse.evaluation.metrics import INVALID
+from glotfuse.evaluation.languages import is_english, is_low_resource, name_of
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.evaluation.statement import statement
 from glotfuse.evaluation.statistics import (
@@ -51,24 +50,6 @@ class Contestant:
     """Whether anything is trained."""
     random: bool = True
     """Whether another seed would give another result; a recipe of which that is not so has one run."""
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """One recipe's answers in one language."""
-
-    rows: list[int]
-    """(N,) row numbers."""
-    gold: NDArray[np.int64]
-    """(N,)."""
-    predicted: NDArray[np.int64]
-    """(S,N)."""
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """(S,N)."""
-        right: NDArray[np.bool_] = self.predicted == self.gold
-        return right
 
 
 @dataclass(frozen=True)
@@ -127,13 +108,13 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
         raise DataError(
             "Expected languages that all runs were measured on; found none. Measure them with `glotfuse eval`."
         )
-    answers = {c.name: {code: _read(c.runs, split, code, first.labels) for code in shared} for c in contestants}
+    answers = {c.name: {code: read_answers(c.runs, split, code, first.labels) for code in shared} for c in contestants}
     for code in shared:
-        _check_same_rows(code, {name: found[code] for name, found in answers.items()})
+        check_same_rows(code, {name: found[code] for name, found in answers.items()})
     encoders = {str(report.metadata.get("encoder")) for runs in reports.values() for report in runs}
     encoder = encoders.pop() if len(encoders) == 1 else ""
     groups = groups_for(shared, encoder)
-    rows = _row_ids(answers[names[0]])
+    rows = row_ids(answers[names[0]])
     return Comparison(
         task=first.task,
         split=split,
@@ -181,51 +162,7 @@ def _all_have(reports: Mapping[str, Sequence[EvaluationReport]], code: str) -> b
     return all(code in {r.language for r in report.results} for runs in reports.values() for report in runs)
 
 
-def _read(runs: Sequence[Path], split: str, code: str, labels: Sequence[str]) -> _Answers:
-    index = {label: number for number, label in enumerate(labels)}
-    rows: list[int] = []
-    gold: list[int] = []
-    predicted = []
-    for run in runs:
-        path = run / "predictions" / split / f"{code}.jsonl"
-        try:
-            lines = sorted(
-                (json.loads(line) for line in path.read_text("utf8").splitlines()), key=lambda line: int(line["row"])
-            )
-            found = [int(line["row"]) for line in lines]
-            answers = [index[line["gold"]] for line in lines]
-            predicted.append([index.get(line["predicted"], INVALID) for line in lines])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"Expected predictions in {path}; found: {error!r}. Measure the run again.") from None
-        if rows and (rows, gold) != (found, answers):
-            raise DataError(f"Expected the same rows of {code} in all seeds; {run} has others. Measure it again.")
-        rows, gold = found, answers
-    return _Answers(rows, np.array(gold), np.array(predicted))
-
-
-def _check_same_rows(code: str, by_recipe: Mapping[str, _Answers]) -> None:
-    (first_name, first), *others = by_recipe.items()
-    for name, other in others:
-        if first.rows != other.rows or (first.gold != other.gold).any():
-            raise DataError(
-                f"Expected the same rows of {name_of(code)} ({code}) in {first_name} and {name}; they were measured "
-                "on different ones. Measure both with the same data and max_examples."
-            )
-
-
-def _row_ids(answers: Mapping[str, _Answers]) -> dict[str, list[int]] | None:
-    """Row numbers by language where the rows are translations of each other, else None.
-
-    They are taken for translations where all languages have the same row numbers with the same gold labels.
-    """
-    first, *others = answers.values()
-    same = others and all(first.rows == other.rows and (first.gold == other.gold).all() for other in others)
-    return {code: found.rows for code, found in answers.items()} if same else None
-
-
-def _language(
-    code: str, encoder: str, answers: Mapping[str, Mapping[str, _Answers]], num_labels: int
-) -> dict[str, Any]:
+def _language(code: str, encoder: str, answers: Mapping[str, Mapping[str, Answers]], num_labels: int) -> dict[str, Any]:
     scores = {}
     for name, by_language in answers.items():
         found = by_language[code]
@@ -248,7 +185,7 @@ def _language(
 
 def _group(
     group: LanguageGroup,
-    answers: Mapping[str, Mapping[str, _Answers]],
+    answers: Mapping[str, Mapping[str, Answers]],
     rows: Mapping[str, Sequence[int]] | None,
     num_labels: int,
 ) -> dict[str, Any]:
@@ -268,7 +205,7 @@ def _ids(codes: Sequence[str], rows: Mapping[str, Sequence[int]] | None) -> list
 def _pair(
     first: Contestant,
     second: Contestant,
-    answers: Mapping[str, Mapping[str, _Answers]],
+    answers: Mapping[str, Mapping[str, Answers]],
     groups: Sequence[LanguageGroup],
     rows: Mapping[str, Sequence[int]] | None,
     trained_once: Sequence[str],
@@ -288,11 +225,17 @@ def _pair(
         {"code": code, **_plain(found), "p_adjusted": p}
         for (code, found), p in zip(by_language, corrected, strict=True)
     ]
+    english = {
+        contestant.name: float(found.correct.mean())
+        for contestant in (first, second)
+        for code, found in answers[contestant.name].items()
+        if is_english(code)
+    }
     main = next((group for group in by_group if group["title"] == "all but English"), by_group[0])
     return {
         "first": first.name,
         "second": second.name,
-        "statement": statement(first.name, second.name, main, languages, trained_once),
+        "statement": statement(first.name, second.name, main, languages, trained_once, english),
         "average": main,
         "groups": by_group,
         "languages": languages,

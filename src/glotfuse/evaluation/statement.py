@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LEVEL = 0.05
+_UNLEARNED = 0.1
+"""Difference in English accuracy from which on a difference elsewhere may be one of learning, not of transfer."""
 
 
 def statement(
@@ -14,6 +16,7 @@ def statement(
     average: Mapping[str, Any],
     languages: Sequence[Mapping[str, Any]],
     trained_once: Sequence[str] = (),
+    english: Mapping[str, float] | None = None,
 ) -> str:
     """The comparison of two recipes in words.
 
@@ -23,6 +26,7 @@ def statement(
         average: Their difference over a group of languages.
         languages: Their difference in each language, with p-values corrected for their number.
         trained_once: Which of the two would come out otherwise with another seed, and have one run.
+        english: Accuracy of each on English, where it was measured.
     """
     ahead, behind = (first, second) if average["difference"] >= 0 else (second, first)
     sign = 1 if average["difference"] >= 0 else -1
@@ -39,6 +43,11 @@ def statement(
     if trained_once:
         who = "Both were" if len(trained_once) == 2 else f"{trained_once[0]} was"
         once = f" {who} trained once: how much another run would differ is not in these figures."
+    if english and english[ahead] - english[behind] > _UNLEARNED:
+        once += (
+            f" On English itself {ahead} has {english[ahead] * 100:.1f}% and {behind} {english[behind] * 100:.1f}%: "
+            f"{behind} has learned the task less, so this says little of how well it transfers."
+        )
     if average["difference"] == 0:
         return (
             f"{first} and {second} are equal {where}. Of {len(languages)} languages {rest} do not differ surely.{once}"
