@@ -37,6 +37,17 @@ class Answers:
 
 
 def read_answers(runs: Sequence[Path], split: str, code: str, labels: Sequence[str]) -> Answers:
+    """Reads the predictions of a recipe's runs in one language, ordered by row.
+
+    Args:
+        runs: Run folders, one for each seed.
+        split: test or dev.
+        code: The language.
+        labels: Label words, in the order of their numbers.
+
+    Raises:
+        DataError: A run has none, damaged ones, or other rows than the first.
+    """
     index = {label: number for number, label in enumerate(labels)}
     rows: list[int] = []
     gold: list[int] = []
@@ -59,6 +70,11 @@ def read_answers(runs: Sequence[Path], split: str, code: str, labels: Sequence[s
 
 
 def check_same_rows(code: str, by_recipe: Mapping[str, Answers]) -> None:
+    """Refuses recipes that were measured on different rows of a language.
+
+    Raises:
+        DataError: Naming two of them.
+    """
     (first_name, first), *others = by_recipe.items()
     for name, other in others:
         if first.rows != other.rows or (first.gold != other.gold).any():
