@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from glotfuse import comparing, runs
 from glotfuse.comparing import compare_all
@@ -57,6 +59,9 @@ def test_recipes_are_trained_measured_and_compared(tmp_path: Path, monkeypatch: 
     assert all(pair["statement"] in page for pair in found.pairs)
     assert len(statements(found)) == 3
     assert comparison_results(found).rows[1][0] == "Sinhala"
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_results(found, brief=True).rich_table())
+    assert "…" not in console.file.getvalue()
     trained.clear()
     again = compare_all(paths, tmp_path / "out", seeds=2)
     assert not trained, "what is finished is kept"

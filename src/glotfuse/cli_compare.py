@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+_ROOM = 3
+"""Most recipes whose intervals fit a terminal of 80 characters."""
+
 
 def compare(
     sources: Annotated[
@@ -45,7 +48,7 @@ def compare(
         languages=languages.split(",") if languages else None,
         max_examples=max_examples,
     )
-    Console().print(comparison_results(found, scores[score]).rich_table())
+    Console().print(comparison_results(found, scores[score], brief=len(found.recipes) > _ROOM).rich_table())
     for sentence in statements(found):
         say(sentence)
-    say(f"All pairs and the numbers are in {out / PAGE}; `glotfuse report {out}` makes a page of them.")
+    say(f"All pairs, with all intervals, are in {out / PAGE}; `glotfuse report {out}` makes a page of them.")

@@ -9,25 +9,33 @@ from glotfuse.evaluation.comparison import Comparison
 from glotfuse.evaluation.report import ResultTable
 
 
-def comparison_results(found: Comparison, score: Literal["accuracy", "macro_f1"] = "accuracy") -> ResultTable:
+def comparison_results(
+    found: Comparison, score: Literal["accuracy", "macro_f1"] = "accuracy", *, brief: bool = False
+) -> ResultTable:
     """Languages by recipes, in percent with 95% intervals, then the groups of languages.
 
     Args:
         found: The comparison.
         score: What the cells show; groups have an interval for accuracy alone.
+        brief: Leave out the intervals and the groups by script and family, which many recipes have no room for.
     """
     names = [recipe["name"] for recipe in found.recipes]
     rows = [
         [language["name"], language["code"], *(_interval(language["scores"][name][score]) for name in names)]
         for language in found.languages
     ]
+    shown = [group for group in found.groups if not brief or not group["title"].startswith(("script:", "family:"))]
     groups = [
         [f"{group['title']} ({len(group['languages'])})", "", *(_cell(group["scores"][name][score]) for name in names)]
-        for group in found.groups
+        for group in shown
     ]
+    if brief:
+        rows = [[cell.partition(" [")[0] if i > 1 else cell for i, cell in enumerate(row)] for row in rows]
+        groups = [[cell.partition(" [")[0] if i > 1 else cell for i, cell in enumerate(row)] for row in groups]
     seeds = ", ".join(f"{recipe['name']} {len(recipe['seeds'])}" for recipe in found.recipes)
+    intervals = "In brackets: 95% confidence intervals over examples and, where there are several, seeds."
     notes = [
-        f"In brackets: 95% confidence intervals over examples and, where there are several, seeds. Runs: {seeds}.",
+        f"{'' if brief else intervals + ' '}Runs: {seeds}.",
         "Groups are unweighted means over their languages.",
     ]
     if found.metadata.get("left_out"):
@@ -39,7 +47,7 @@ def comparison_results(found: Comparison, score: Literal["accuracy", "macro_f1"]
         rows,
         groups,
         notes,
-        stacked=len(names) > 2,
+        stacked=len(names) > 2 and not brief,
     )
 
 

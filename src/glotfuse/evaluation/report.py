@@ -78,7 +78,8 @@ class ResultTable:
         rows = [[cell.replace(" [", "\n[") if self.stacked else cell for cell in row] for row in self.rows]
         for index, column in enumerate(self.columns[2:], start=2):
             width = max((len(line) for row in rows for line in row[index].splitlines()), default=0)
-            header = Text("\n".join(textwrap.wrap(column, max(width, 10))))
+            breakable = column.replace("_", "_ ")  # a name is broken after its underscores
+            header = Text("\n".join(textwrap.wrap(breakable, max(width, 11))).replace("_ ", "_"))
             table.add_column(header, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*map(Text, (row[0], *row[2:])))
