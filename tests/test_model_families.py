@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from glotfuse import scoring
 from glotfuse.errors import BackboneError
 from glotfuse.inputs import PreparedExample, prepare, training_inputs
 from glotfuse.model import FusedLM
@@ -152,6 +153,25 @@ def test_an_lm_that_does_not_obey_the_mask_scores_words_one_by_one(
     torch.testing.assert_close(score_labels(model, examples), expected, atol=TOLERANCE, rtol=0)
     assert model.branching is False
     assert said in caplog.text
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("dtype", "share", "branches"),
+    [
+        (torch.bfloat16, 1.03, True),
+        (torch.bfloat16, 1.2, False),
+        (torch.float32, 1.03, False),
+    ],
+)
+def test_half_precision_may_round_a_share_of_a_score(
+    dtype: torch.dtype, share: float, branches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_labels(tiny_model(), LABELS["several"])
+    model.lm.model.to(dtype)
+    monkeypatch.setattr(scoring, "_score_tree", lambda model, rows, tree: share * scoring._score_words(model, rows))
+    score_labels(model, model.prepare(TEXTS))
+    assert model.branching is branches
 
 
 @torch.no_grad()

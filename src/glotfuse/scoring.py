@@ -122,7 +122,10 @@ def _try_branching(model: FusedLM, sequences: Sequences, tree: LabelTree) -> boo
         return False
     num_tokens = torch.tensor([len(path) for path in tree.paths], device=sequences.mask.device)
     difference = (by_tree - by_word).abs() / num_tokens  # every token's rounding adds up
-    if bool((difference <= model.lm.tolerance).all()):
+    allowed = model.lm.tolerance
+    if model.lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
+        allowed *= float((by_word.abs() / num_tokens).max().clamp_min(1.0))
+    if bool((difference <= allowed).all()):
         return True
     logger.warning(
         "Label words are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e per token.",
