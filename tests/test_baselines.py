@@ -14,7 +14,7 @@ from glotfuse import checkpoint, embedding
 from glotfuse.assembly import build_model
 from glotfuse.backbones import BackboneOptions, load_encoder
 from glotfuse.config import FusionConfig, PromptConfig, Recipe
-from glotfuse.errors import CheckpointError
+from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import InputReader
 from glotfuse.measuring import measure_run
 from glotfuse.model import FusedLM
@@ -89,6 +89,12 @@ def test_text_runs_train_save_and_load(tmp_path: Path, boundary: str, epochs: in
     loaded = FusedLM.from_pretrained(tmp_path / "run", device="cpu")
     assert loaded.classify(TEXTS) == model.classify(TEXTS)
     assert len(measure_run(tmp_path / "run", recipe).results) == 2
+
+
+def test_a_span_without_boundary_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path / "no data", fusion={"boundary": "none"})
+    with pytest.raises(ConfigError, match="include_span"):
+        train_run(recipe, tmp_path / "run")
 
 
 def clusters(num_rows: int) -> tuple[list[dict[str, str]], list[str]]:

@@ -124,7 +124,7 @@ def test_a_hopeless_key_gets_no_suggestion() -> None:
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("training", {"epochs": 0}, "training.epochs: Input should be greater than 0; found 0."),
+        ("training", {"epochs": -1}, "training.epochs: Input should be greater than or equal to 0; found -1."),
         ("training", {"epochs": float("inf")}, "training.epochs: Input should be a finite number; found inf."),
         (
             "training",
@@ -264,4 +264,4 @@ def test_docstrings_become_descriptions() -> None:
     """The same text is what the help of the command line can show."""
     [epochs] = [f for f in dataclasses.fields(TrainingConfig) if f.name == "epochs"]
     described = TrainingConfig.__pydantic_fields__[epochs.name].description  # type: ignore[attr-defined]
-    assert described == "Passes over the training data."
+    assert described.startswith("Passes over the training data; 0 trains nothing")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from glotfuse.config import Recipe
-from glotfuse.fusion import Fusion
+from glotfuse.fusion import BoundaryOnly, Fusion
 from glotfuse.recipes import load_recipe, to_dict
 from glotfuse.tasks import get_task
 
@@ -75,6 +75,11 @@ def test_every_recipe_loads_and_can_be_built(name: str):
     recipe = load_recipe(RECIPES / name)
     assert get_task(recipe.task.name).name == recipe.task.name
     fusion = recipe.fusion
+    if not recipe.prompt.include_span:
+        assert len(list(BoundaryOnly(6, trained=fusion.boundary != "none").parameters())) == (
+            recipe.training.epochs > 0
+        )
+        return
     built = Fusion(
         3,
         8,

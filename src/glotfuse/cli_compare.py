@@ -50,5 +50,5 @@ def compare(
     )
     Console().print(comparison_results(found, scores[score], brief=len(found.recipes) > _ROOM).rich_table())
     for sentence in statements(found):
-        say(sentence)
+        typer.echo(sentence)
     say(f"All pairs, with all intervals, are in {out / PAGE}; `glotfuse report {out}` makes a page of them.")

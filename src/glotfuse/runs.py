@@ -78,6 +78,11 @@ def train_run(
     MIXERS.check(recipe.fusion.mixer, recipe.fusion.mixer_options)  # before minutes of loading
     PROJECTORS.check(recipe.fusion.projector, recipe.fusion.projector_options)
     check_trackers(recipe.training.report_to)
+    if recipe.prompt.include_span and recipe.fusion.boundary == "none":
+        raise ConfigError(
+            "Expected fusion.boundary zeros or normal, which ends the span; found none. It is for an LM that reads the "
+            "text itself: set prompt.include_span to false too."
+        )
     task = task_of(recipe.task)
     _claim(folder, recipe, overwrite)
     rows = load_rows(task, recipe)
