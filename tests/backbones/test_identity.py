@@ -18,7 +18,7 @@ from tiny import encoder_folder, lm_folder, tiny_encoder, tiny_lm
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "cache"))
 
 

@@ -22,7 +22,7 @@ Load = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "cache"))
 
 
