@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from glotfuse.errors import ConfigError
+from glotfuse.json_lines import read_json_lines
 
 LOG = "log.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
@@ -40,19 +41,7 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a log; a line that was torn by a crash is left out."""
-    found = []
-    try:
-        lines = path.read_text("utf8").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
-            found.append(values)
-    return found
+    return [line for line in read_json_lines(path) if isinstance(line.get("step"), int)]
 
 
 def check_trackers(names: Sequence[str]) -> None:

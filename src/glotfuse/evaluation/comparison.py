@@ -115,6 +115,7 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
     encoder = encoders.pop() if len(encoders) == 1 else ""
     groups = groups_for(shared, encoder)
     rows = row_ids(answers[names[0]])
+    languages = [_language(code, encoder, answers, len(first.labels)) for code in shared]
     return Comparison(
         task=first.task,
         split=split,
@@ -137,8 +138,8 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
             }
             for c in contestants
         ],
-        languages=[_language(code, encoder, answers, len(first.labels)) for code in shared],
-        groups=[_group(group, answers, rows, len(first.labels)) for group in groups],
+        languages=languages,
+        groups=[_group(group, answers, rows, languages) for group in groups],
         pairs=[
             _pair(a, b, answers, groups, rows, [c.name for c in (a, b) if c.random and len(c.runs) == 1])
             for a, b in combinations(contestants, 2)
@@ -187,13 +188,13 @@ def _group(
     group: LanguageGroup,
     answers: Mapping[str, Mapping[str, Answers]],
     rows: Mapping[str, Sequence[int]] | None,
-    num_labels: int,
+    languages: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     scores = {}
     for name, by_language in answers.items():
         found = [by_language[code] for code in group.codes]
         means = average_over_seeds([one.correct for one in found], _ids(group.codes, rows))
-        f1 = [macro_f1_over_seeds(one.gold, one.predicted, num_labels, num_resamples=2).value for one in found]
+        f1 = [one["scores"][name]["macro_f1"]["value"] for one in languages if one["code"] in group.codes]
         scores[name] = {"accuracy": asdict(means), "macro_f1": float(np.mean(f1))}
     return {"title": group.title, "languages": list(group.codes), "scores": scores}
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from glotfuse import scoring
 from glotfuse.checkpoint import write_files
-from glotfuse.errors import DataError, PromptError, did_you_mean
+from glotfuse.errors import DataError, PromptError
 from glotfuse.evaluation.leaks import TrainingTexts, check_languages
 from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
 from glotfuse.evaluation.report import EvaluationReport
@@ -84,12 +84,7 @@ def evaluate(
         raise DataError(f"Expected a task with labels to measure; {task.name} has unlabelled text.")
     available = task.languages(split, evaluation=True)
     chosen = list(languages) if languages is not None else available
-    for language in chosen:
-        if language not in available:
-            raise DataError(
-                f"Expected languages out of {', '.join(available) or 'none'} in the {split} data of {task.name}; "
-                f"found {language!r}.{did_you_mean(language, available)}"
-            )
+    task.check_measured(split, chosen)
     if not chosen:
         raise DataError(f"Expected {split} data of {task.name} in some language; found none.")
     key = _key(weights_sha256, task, max_examples)

@@ -71,23 +71,6 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a JSONL file; none where there is no file, and without lines that a crash has torn."""
-    found = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict):
-            found.append(values)
-    return found
-
-
 def choose_split(folder: Path, split: str | None) -> str | None:
     """The split whose report is shown: the named one, else test, else the only one; None for a run without reports.
 

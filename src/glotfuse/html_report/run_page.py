@@ -14,7 +14,8 @@ from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.html_report.charts import LineChart, line_chart
 from glotfuse.html_report.formats import NOT_RECORDED, duration, language_tag, percent, plain, titled
 from glotfuse.html_report.mistakes import LanguageMistakes, read_mistakes
-from glotfuse.html_report.reading import CONFIG, EMBEDDING, LOG, RECIPE, RECORD, choose_split, read_lines, read_object
+from glotfuse.html_report.reading import CONFIG, EMBEDDING, LOG, RECIPE, RECORD, choose_split, read_object
+from glotfuse.json_lines import read_json_lines
 
 Fact = tuple[str, str]
 
@@ -64,7 +65,7 @@ def run_values(folder: Path, split: str | None, max_examples: int) -> dict[str, 
         "counts": _counts(record, metadata, report),
         "leaks": _leaks(record, metadata),
         "leaks_checked": bool(metadata.get("leaks_checked", "leaks" in metadata)),
-        "charts": _charts(record.get("log") or read_lines(folder / LOG), record.get("best_step")),
+        "charts": _charts(record.get("log") or read_json_lines(folder / LOG), record.get("best_step")),
         "training": [(titled(k), _short(v)) for k, v in record.items() if k not in {*_SHOWN_ELSEWHERE, *_PROVENANCE}],
         "provenance": _provenance(record, metadata, recipe, config),
         "embedded": _embedded(report, mistakes),

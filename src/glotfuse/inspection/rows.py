@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from glotfuse.errors import DataError, did_you_mean
+from glotfuse.errors import DataError
 from glotfuse.tasks import Example, Split, Task, sample
 
 _SEED = 0
@@ -44,12 +44,7 @@ def choose_rows(
         DataError: A language has no data in this split.
     """
     available = task.languages(split, evaluation=True)
-    for code in languages or ():
-        if code not in available:
-            raise DataError(
-                f"Expected languages out of {', '.join(available) or 'none'} in the {split} data of {task.name}; "
-                f"found {code!r}.{did_you_mean(code, available)}"
-            )
+    task.check_measured(split, languages or ())
     pivot = task.train_language
     wanted = [code for code in (languages or available) if code != pivot]
     codes = [*([pivot] if pivot in available else []), *wanted]

@@ -103,6 +103,20 @@ class Task:
         available = self.source.languages(split)
         return [language for language in known if language not in available]
 
+    def check_measured(self, split: str, languages: Sequence[str]) -> None:
+        """Refuses languages that cannot be measured on `split`.
+
+        Raises:
+            DataError: Naming the first of them.
+        """
+        available = self.languages(split, evaluation=True)
+        for language in languages:
+            if language not in available:
+                raise DataError(
+                    f"Expected languages out of {', '.join(available) or 'none'} in the {split} data of {self.name}; "
+                    f"found {language!r}.{did_you_mean(language, available)}"
+                )
+
     def load(self, split: str, language: str, *, evaluation: bool = False) -> Split:
         """Reads one split in one language.
 
