@@ -54,6 +54,37 @@ class LengthGroupedOrder(Sampler[int]):
         yield from (i for batch in [*batches, order[whole:]] for i in batch)
 
 
+class SharedBatches(Sampler[list[int]]):
+    """This process's rows of every batch of an order that all processes know.
+
+    Rows are dealt out like cards, so that every process gets rows of every length and the processes' rows together are
+    the batch that one process would run. Of a last batch with fewer rows than processes some get none, an empty list:
+    no row is repeated, which would change the loss.
+
+    Args:
+        order: Of the examples, in batches of all processes together.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, order: LengthGroupedOrder, rank: int, world_size: int):
+        self.order = order
+        self.rank = rank
+        self.world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order is given next; accelerate calls it."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.order.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows, size = list(self.order), self.order.batch_size
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size][self.rank :: self.world_size]
+
+
 def inference_batches(lengths: Sequence[int], batch_size: int, device: torch.device) -> Iterator[list[int]]:
     """Indices of examples that are run together: of similar length, the longest first.
 

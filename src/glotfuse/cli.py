@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glotfuse import distributed
 from glotfuse.cli_compare import compare
 from glotfuse.cli_inspect import EPILOG as INSPECT_EPILOG
 from glotfuse.cli_inspect import inspect
@@ -221,10 +223,20 @@ def _print(renderable: object) -> None:
 
 
 def main() -> None:
-    """Entry point: user errors are messages without a traceback, exit code 2; Ctrl-C is exit code 130."""
+    """Entry point: user errors are messages without a traceback, exit code 2; Ctrl-C is exit code 130.
+
+    Of several processes the first alone prints; errors are printed by each that has one.
+    """
+    if distributed.is_silent():
+        sys.stdout = Path(os.devnull).open("w", encoding="utf8")  # noqa: SIM115 - closed with the process
     try:
         app()
+    except SystemExit as ending:
+        if not ending.code:
+            distributed.stop()
+        raise
     except GlotfuseError as error:
         interrupted = type(error).__name__ == "TrainingInterruptedError"
-        typer.echo(str(error) if interrupted else f"error: {error}", err=True)
+        if not (interrupted and distributed.is_silent()):
+            typer.echo(str(error) if interrupted else f"error: {error}", err=True)
         sys.exit(130 if interrupted else 2)

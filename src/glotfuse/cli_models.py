@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from glotfuse.distributed import is_silent
 from glotfuse.errors import ConfigError, GlotfuseError
 
 models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_without_command=True)
@@ -15,7 +16,8 @@ models_app = typer.Typer(help="What is bundled, cached and supported.", invoke_w
 
 def say(text: str) -> None:
     """Prints a remark, apart from results on standard output."""
-    typer.echo(text, err=True)
+    if not is_silent():
+        typer.echo(text, err=True)
 
 
 @models_app.callback(epilog="Examples: `glotfuse models`, `glotfuse models fetch e5-small`")

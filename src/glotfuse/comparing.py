@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from glotfuse import distributed
 from glotfuse.backbones import LM, Encoder
 from glotfuse.checkpoint import RECORD, write_files
 from glotfuse.config import Recipe
@@ -79,7 +80,7 @@ def compare_all(
     found = compare(contestants, split)
     found.metadata.update(command=command_line(), hardware=hardware(), versions=versions())
     content = json.dumps(found.to_dict(), ensure_ascii=False, indent=1).encode("utf8")
-    write_files(out, {RESULT: content + b"\n", PAGE: to_markdown(found).encode("utf8")})
+    distributed.once(lambda: write_files(out, {RESULT: content + b"\n", PAGE: to_markdown(found).encode("utf8")}))
     return found
 
 

@@ -149,7 +149,8 @@ class TrainingConfig:
     epochs: Annotated[float, Field(ge=0)] = 3.0
     """Passes over the training data; 0 trains nothing, to measure what stands before training."""
     batch_size: Positive = 16
-    """Examples per batch."""
+    """Examples per batch, of all processes together: where `torchrun` or `accelerate launch` starts several, they share
+    each batch evenly, so that a recipe means the same on any number of them."""
     max_tokens: Positive | None = None
     """Most encoder and plain-text tokens per forward pass, padding included: a batch beyond it runs in parts, with the
     same gradient and less memory. Null is 512 on a CPU, where it is faster too, and no limit elsewhere."""

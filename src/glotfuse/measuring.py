@@ -13,7 +13,7 @@ from glotfuse.errors import DataError
 from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.runner import Labeller, evaluate
 from glotfuse.run_data import input_reader, task_of
-from glotfuse.runs import load_run_encoder
+from glotfuse.runs import load_run_encoder, start_processes
 from glotfuse.tasks import Example, Task
 
 
@@ -25,6 +25,7 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
         recipe: Its recipe, with the evaluation that is wanted.
         backbones: Already loaded ones.
     """
+    start_processes(recipe)
     task, settings = task_of(recipe.task), recipe.evaluation
     labeller: Labeller
     if recipe.method == "embedding":

@@ -20,7 +20,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True)
+from glotfuse.distributed import is_silent, launched
+
+console = Console(stderr=True, quiet=is_silent())
+_ONE_REQUEST_SECONDS = 1.0
 
 
 class Bar:
@@ -92,7 +95,7 @@ class Bar:
 
 
 class StopRequest:
-    """Set by the first Ctrl-C; a second one interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -100,24 +103,33 @@ class StopRequest:
 
 @contextmanager
 def graceful_interrupt(message: str) -> Iterator[StopRequest]:
-    """Turns the first Ctrl-C into a request that the work reads at its next safe point.
+    """Turns the first Ctrl-C or SIGTERM into a request that the work reads at its next safe point.
+
+    Where a launcher started several processes, signals within a second count as one: terminal and launcher may both
+    send them.
 
     Args:
-        message: Shown at the first Ctrl-C.
+        message: Shown at the first.
     """
     request = StopRequest()
+    first = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal first
         if request.requested:
+            if launched() and time.monotonic() - first < _ONE_REQUEST_SECONDS:
+                return
             raise KeyboardInterrupt
+        first = time.monotonic()
         request.requested = True
         console.print(f"\n{message}", style="yellow")
 
-    previous = signal.signal(signal.SIGINT, handle)
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -9,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from glotfuse.distributed import world_size
+
 _PACKAGES = ("glotfuse", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "datasets")
 
 
@@ -19,7 +21,7 @@ def command_line() -> str:
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, cores, memory and accelerator."""
+    """Processor, cores, memory and accelerator of this machine, and the number of processes that worked together."""
     import torch
 
     found: dict[str, str | int] = {"processor": _processor(), "cores": os.cpu_count() or 1}
@@ -29,6 +31,7 @@ def hardware() -> dict[str, str | int]:
         found["accelerator"] = torch.cuda.get_device_name()
     elif torch.backends.mps.is_available():
         found["accelerator"] = "mps"
+    found["processes"] = world_size()
     return found
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from transformers import set_seed
 
-from glotfuse import checkpoint, embedding, training
+from glotfuse import checkpoint, distributed, embedding, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
+from glotfuse.backbones.loading import resolve_device
 from glotfuse.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.features import STORES, FeatureCache, FeatureCacheError
@@ -72,6 +73,7 @@ def train_run(
 
     Raises:
         CheckpointError: The folder holds another run.
+        ConfigError: Parts of the recipe do not fit together, or the processes cannot share a batch evenly.
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
     """
     started = time.monotonic()
@@ -83,8 +85,10 @@ def train_run(
             "Expected fusion.boundary zeros or normal, which ends the span; found none. It is for an LM that reads the "
             "text itself: set prompt.include_span to false too."
         )
+    start_processes(recipe)
+    distributed.share_of_batch(recipe.training.batch_size)
     task = task_of(recipe.task)
-    _claim(folder, recipe, overwrite)
+    distributed.once(lambda: _claim(folder, recipe, overwrite))
     rows = load_rows(task, recipe)
     if recipe.method == "embedding":
         _train_embedding(recipe, folder, task, rows, backbones[0] if backbones else load_run_encoder(recipe))
@@ -106,9 +110,10 @@ def train_run(
     train_examples = prepare_rows(model, task, recipe, rows.train)
     dev_examples = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
     dev = training.DevExamples(dev_examples, [label_of(row) for row in rows.dev] if task.labels else [])
-    resuming = training.last_state(folder / STATE) is not None
+    resuming = distributed.once(lambda: training.last_state(folder / STATE)) is not None
     with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
-        alignment = None if resuming else _warm_start(model, task, recipe, rows.train)
+        alignment = None if resuming else distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
+        distributed.share_weights(model.fusion)
         outcome = _train(model, recipe, folder, train_examples, dev if dev_examples else None)
     record = {
         **_record(recipe, rows, started),
@@ -119,9 +124,27 @@ def train_run(
         "best_development_figure": outcome.best_metric,
         "log": outcome.log,
     }
-    checkpoint.save(model, folder, record)
-    training.discard_state(folder / STATE)
+
+    def finish() -> None:
+        checkpoint.save(model, folder, record)
+        training.discard_state(folder / STATE)
+
+    distributed.once(finish)
     return model
+
+
+def start_processes(recipe: Recipe) -> None:
+    """Joins the processes that a launcher started, if any, before a recipe's models are loaded.
+
+    Raises:
+        ConfigError: The recipe's device is not for several processes.
+    """
+    if distributed.launched() and recipe.device not in ("auto", "cuda", "cpu"):
+        raise ConfigError(
+            f"Expected a device of auto, cuda or cpu where several processes run, each on a device of its own; found "
+            f"{recipe.device!r}."
+        )
+    distributed.start(cpu=resolve_device(recipe.device).type == "cpu")
 
 
 def _train(
@@ -161,7 +184,7 @@ def _train_embedding(recipe: Recipe, folder: Path, task: Task, rows: RunRows, en
     )
     record = {**_record(recipe, rows, started), "chosen": chosen, "log": []}
     content = (json.dumps(record, ensure_ascii=False, indent=2) + "\n").encode("utf8")
-    embedding.save(classifier, folder, {checkpoint.RECORD: content})
+    distributed.once(lambda: embedding.save(classifier, folder, {checkpoint.RECORD: content}))
 
 
 def _record(recipe: Recipe, rows: RunRows, started: float) -> dict[str, Any]:
@@ -204,15 +227,29 @@ def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedE
     with ExitStack() as stack:
         if gigabytes:
             try:
-                cache = FeatureCache(
-                    model.encoder, model.fusion.mixer.layers, cache_dir() / STORES, int(gigabytes * 1e9)
-                )
-                stack.enter_context(cache)
-                cache.make_room([example.encoder_ids for example in examples])
+                cache = stack.enter_context(_room_for_states(model, examples, int(gigabytes * 1e9)))
                 stack.enter_context(model.reading_states(cache))
             except FeatureCacheError as reason:
                 console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
         yield
+
+
+def _room_for_states(model: FusedLM, examples: Sequence[PreparedExample], max_bytes: int) -> FeatureCache:
+    """A store with room for the examples' states, made by one process of each machine before the others open it."""
+
+    def opened() -> FeatureCache:
+        return FeatureCache(model.encoder, model.fusion.mixer.layers, cache_dir() / STORES, max_bytes)
+
+    failure = None
+    if distributed.is_local_main():
+        try:
+            with opened() as cache:
+                cache.make_room([example.encoder_ids for example in examples])
+        except FeatureCacheError as error:
+            failure = str(error)
+    for reason in filter(None, distributed.gather(failure)):
+        raise FeatureCacheError(reason)
+    return opened()
 
 
 def _warm_start(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]) -> dict[str, Any] | None:

@@ -28,12 +28,16 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keeps the lines up to the step that the run goes on from."""
+        if not state.is_world_process_zero:
+            return
         kept = [line for line in read_log(self.path) if line["step"] <= state.global_step] if state.global_step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         """Writes one line."""
+        if not state.is_world_process_zero:
+            return
         figures = {name: value for name, value in logs.items() if isinstance(value, int | float)}
         with self.path.open("a", encoding="utf8") as handle:
             handle.write(json.dumps({"step": state.global_step, **figures}) + "\n")

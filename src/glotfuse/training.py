@@ -11,20 +11,23 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from glotfuse import scoring
+from glotfuse import distributed, scoring
 from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
+from glotfuse.data_parallel import keep_frozen_apart, shared_loader
 from glotfuse.errors import CheckpointError, GlotfuseError
 from glotfuse.inputs import PreparedExample, split_rows, training_inputs
 from glotfuse.inspection.weights import layer_weight_metrics
@@ -95,7 +98,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self._eval_batch_size = eval_batch_size
 
     def _collate(self, examples: Sequence[PreparedExample]) -> dict[str, Tensor]:
-        return training_inputs(examples, self._pad)
+        # A process without a row of its own takes part with one whose answer is not learned: its gradient is zero.
+        return training_inputs(examples or [replace(self.train_dataset[0], answer_ids=[])], self._pad)
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """One batch, in parts within the token budget: the same gradient with less memory at once."""
@@ -105,11 +109,25 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"] != IGNORED).sum()
         parts = split_rows(inputs, self._max_tokens)
-        return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            # Processes may have different numbers of parts: they add up their gradients after the last one.
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
+                losses.append(step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches; of several processes each gets its rows of the same batches."""
+        if distributed.world_size() == 1:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        order, pinned = self._get_train_sampler(), self.args.dataloader_pin_memory
+        return shared_loader(self.train_dataset, order, self._collate, self.args.device, pin_memory=pinned)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         lengths = [len(e.encoder_ids) + len(e.text_ids) + len(e.answer_ids) for e in self.train_dataset]
-        return LengthGroupedOrder(lengths, self.args.train_batch_size, self.args.seed)
+        batch_size = self.args.train_batch_size * distributed.world_size()
+        return LengthGroupedOrder(lengths, batch_size, self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Development loss, and accuracy where there are labels, without gradient and in evaluation mode."""
@@ -151,20 +169,22 @@ def development_metrics(model: FusedLM, dev: DevExamples, batch_size: int) -> di
     """`eval_loss` and, with labels, `eval_accuracy`.
 
     With labels the loss is the negative log-probability of the right label word among the label words, per example;
-    without, that of the answer tokens, per token.
+    without, that of the answer tokens, per token. Of several processes each takes a share of the examples.
     """
     if dev.labels:
-        results = scoring.classify(model, dev.examples, batch_size)
+        results = distributed.spread(dev.examples, lambda examples: scoring.classify(model, examples, batch_size))
         pairs = list(zip(results, dev.labels, strict=True))
         loss = -sum(result.log_probabilities[label] for result, label in pairs) / len(pairs)
         return {"eval_loss": loss, "eval_accuracy": sum(r.label == label for r, label in pairs) / len(pairs)}
     total, count = 0.0, 0
-    for start in range(0, len(dev.examples), batch_size):
-        inputs = training_inputs(dev.examples[start : start + batch_size], model.encoder.pad_token_id)
+    own = distributed.own_part(dev.examples)
+    for start in range(0, len(own), batch_size):
+        inputs = training_inputs(own[start : start + batch_size], model.encoder.pad_token_id)
         num_tokens = int((inputs["labels"] != IGNORED).sum())
         loss_now = model(**inputs)["loss"]
         total, count = total + float(loss_now) * num_tokens, count + num_tokens
-    return {"eval_loss": total / count}
+    totals, counts = zip(*distributed.gather((total, count)), strict=True)
+    return {"eval_loss": sum(totals) / sum(counts)}
 
 
 class _Schedule(TrainerCallback):  # type: ignore[misc]
@@ -181,6 +201,8 @@ class _Schedule(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps = state.max_steps
+        if args.world_size > 1:
+            set_seed(args.seed, device_specific=True)  # equal dropout on different rows would be less random
         self._due = {math.ceil(steps * i / self._num_evaluations) for i in range(1, self._num_evaluations + 1)}
         self._bar = Bar("training", steps * self._batch)
         self._bar.__enter__()
@@ -191,6 +213,7 @@ class _Schedule(TrainerCallback):  # type: ignore[misc]
         if state.global_step in self._due:
             control.should_evaluate = self._has_dev
             control.should_save = True
+        self._stop.requested = distributed.any_of(self._stop.requested)  # all stop after the same step
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
 
@@ -241,15 +264,15 @@ def train(
 
     Raises:
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
-        ConfigError: A tracker of `report_to` is not installed.
+        ConfigError: A tracker of `report_to` is not installed, or the processes cannot share a batch evenly.
     """
     check_trackers(report_to)
-    last = last_state(state_folder)
+    last = distributed.once(lambda: last_state(state_folder))
     steps = max(1, math.ceil(math.ceil(len(train_examples) / batch_size) / accumulation * epochs))
     args = TrainingArguments(
         output_dir=str(state_folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=distributed.share_of_batch(batch_size),
         gradient_accumulation_steps=accumulation,
         learning_rate=learning_rate,
         adam_beta1=betas[0],
@@ -275,10 +298,13 @@ def train(
         remove_unused_columns=False,
         dataloader_pin_memory=model.device.type == "cuda",
         label_names=["labels"],
+        ddp_find_unused_parameters=False,
+        ddp_timeout=int(distributed.TIMEOUT.total_seconds()),
     )
     if args.device.type == "cuda":
         args._n_gpu = 1  # several would wrap the model in DataParallel; torchrun is the way to use them
     model.gradient_checkpointing = gradient_checkpointing
+    keep_frozen_apart(model)
     stopping = "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     with graceful_interrupt(stopping) as stop, tracking(state_folder.parent):
         schedule = _Schedule(evaluations, stop, dev is not None, batch_size * accumulation, len(train_examples))
@@ -292,6 +318,7 @@ def train(
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         finally:
             schedule.close()
+    distributed.barrier()  # every process has written its part of the state
     state = trainer.state
     if stop.requested and state.global_step < state.max_steps:
         raise TrainingInterruptedError(
@@ -301,6 +328,7 @@ def train(
     if dev is not None and state.best_model_checkpoint:
         best = Path(state.best_model_checkpoint)
         load_fusion(model, load_file(best / WEIGHTS), best)
+    distributed.barrier()  # every process has read the weights before the state goes
     model.eval()
     return TrainingOutcome(state.global_step, state.best_global_step, state.best_metric, list(state.log_history))
 

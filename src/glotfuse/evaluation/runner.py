@@ -1,7 +1,8 @@
 """Measures a model: every language's examples labelled, saved as JSONL, and summed up in a report.
 
 A language whose predictions are already on the disk for the same weights and settings is not labelled again, so an
-interrupted evaluation goes on where it stopped.
+interrupted evaluation goes on where it stopped. Of several processes each labels a share of every language's rows, and
+the first one writes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from glotfuse import scoring
+from glotfuse import distributed, scoring
 from glotfuse.checkpoint import write_files
 from glotfuse.errors import DataError, PromptError
 from glotfuse.evaluation.leaks import TrainingTexts, check_languages
@@ -98,10 +100,10 @@ def evaluate(
         bar.extend(sum(len(examples) for examples in rows.values()))
         for code in chosen:
             path = folder / "predictions" / split / f"{code}.jsonl"
-            predictions = _read(path, key, len(rows[code]))
+            predictions = distributed.once(partial(_read, path, key, len(rows[code])))
             if predictions is None:
                 predictions = _predict(model, task, code, rows[code], batch_size, bar)
-                _write(path, key, predictions)
+                distributed.once(partial(_write, path, key, predictions))
             else:
                 bar.extend(-len(predictions))
             results.append(_result(code, predictions, task.labels))
@@ -127,7 +129,7 @@ def evaluate(
             "max_examples": max_examples,
         },
     )
-    report.save(folder, f"report-{split}")
+    distributed.once(lambda: report.save(folder, f"report-{split}"))
     return report
 
 
@@ -154,14 +156,19 @@ def _predict(
 ) -> list[_Prediction]:
     prepared = _prepared(model, language, rows)
     valid = [i for i, example in enumerate(prepared) if example is not None]
-    found: dict[int, scoring.Classification] = {}
-    # Chunks of several batches keep the progress moving while each chunk is still sorted by length.
-    for start in range(0, len(valid), 4 * batch_size):
-        chunk = valid[start : start + 4 * batch_size]
-        examples = [example for i in chunk if (example := prepared[i]) is not None]
-        found.update(zip(chunk, model.classify_prepared(examples, batch_size), strict=True))
-        bar.advance(len(chunk), language)
-    bar.advance(len(rows) - len(valid), language)
+
+    def classify(examples: Sequence[PreparedExample]) -> list[scoring.Classification]:
+        found = []
+        # Chunks of several batches keep the progress moving while each chunk is still sorted by length.
+        for start in range(0, len(examples), 4 * batch_size):
+            chunk = examples[start : start + 4 * batch_size]
+            found += model.classify_prepared(chunk, batch_size)
+            bar.advance(len(chunk), language)
+        bar.advance(len(rows) - len(examples), language)  # invalid rows, and those of other processes
+        return found
+
+    results = distributed.spread([example for example in prepared if example is not None], classify)
+    found = dict(zip(valid, results, strict=True))
     return [_prediction(row, found.get(i)) for i, row in enumerate(rows)]
 
 

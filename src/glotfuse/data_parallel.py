@@ -1,0 +1,49 @@
+"""Training on several processes: each runs its rows of every batch, and the gradients of the fusion add up.
+
+DistributedDataParallel of torch does the adding; that it wraps a model of which nearly everything is frozen, and that
+batches are cut into parts, needs the little that stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from glotfuse import distributed
+from glotfuse.batching import LengthGroupedOrder, SharedBatches
+from glotfuse.model import FusedLM
+
+
+def shared_loader(
+    examples: Sequence[Any],
+    order: LengthGroupedOrder,
+    collate: Callable[[Sequence[Any]], Any],
+    device: torch.device,
+    **options: Any,
+) -> DataLoader[Any]:
+    """Loads this process's rows of the order's batches; `collate` may get none.
+
+    Args:
+        examples: The training examples.
+        order: Of all processes, in batches of all processes together.
+        collate: Makes a batch of examples.
+        device: Where batches go.
+        **options: Passed on to the loader.
+    """
+    batches = SharedBatches(order, distributed.rank(), distributed.world_size())
+    loader: DataLoader[Any] = DataLoader(examples, batch_sampler=batches, collate_fn=collate, **options)  # type: ignore[arg-type]
+    # the rows are shared already: accelerate would repeat some to make batches even
+    return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True)  # type: ignore[no-any-return]
+
+
+def keep_frozen_apart(model: FusedLM) -> None:
+    """Only what is trained travels between processes: all of them have loaded the same backbones."""
+    frozen = [name for name, weights in model.named_parameters() if not weights.requires_grad]
+    buffers = [name for name, _ in model.named_buffers() if not name.startswith("fusion.")]
+    ignore: Callable[..., None] = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(model, [*frozen, *buffers])
