@@ -60,6 +60,9 @@ class LMConfig:
     """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
     attn_implementation: str | None = None
     """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    sharded: bool = False
+    """Where several processes train, each keeps a share of the LM's layers and fetches the others as they run (FSDP2):
+    more room on each device, more traffic between them. Only with training.precision float32; lm.dtype is free."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -7,7 +7,7 @@ batches are cut into parts, needs the little that stands here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader
 from glotfuse import distributed
 from glotfuse.batching import LengthGroupedOrder, SharedBatches
 from glotfuse.model import FusedLM
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def shared_loader(
@@ -47,3 +50,33 @@ def keep_frozen_apart(model: FusedLM) -> None:
     buffers = [name for name, _ in model.named_buffers() if not name.startswith("fusion.")]
     ignore: Callable[..., None] = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(model, [*frozen, *buffers])
+
+
+def wrapped(model: FusedLM) -> DistributedDataParallel:
+    """A model with a sharded LM, whose frozen weights do not concern the gradients' adding up.
+
+    accelerate refuses to wrap any model with sharded weights.
+    """
+    keep_frozen_apart(model)
+    return DistributedDataParallel(model)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether the processes have to run the model equally often, for each has a share of its LM."""
+    return bool(getattr(getattr(model, "lm", None), "is_sharded", False))
+
+
+def most_parts(model: FusedLM, num_parts: int) -> int:
+    """Forward passes of this step: this process's own, or with a sharded LM the most of all."""
+    return max(distributed.gather(num_parts)) if is_sharded(model) else num_parts
+
+
+def spread(model: Any, items: Sequence[Item], work: Callable[[list[Item]], Sequence[Result]]) -> list[Result]:
+    """Results on all items, of which every process did its share; with a sharded LM all run all of them together.
+
+    Args:
+        model: What works on them.
+        items: The same in all processes.
+        work: Gives a result for each of the items that it gets, which may be none.
+    """
+    return list(work(list(items))) if is_sharded(model) else distributed.spread(items, work)

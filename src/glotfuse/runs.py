@@ -41,8 +41,12 @@ _CPU_CACHE_GB = 20.0
 
 def load_backbones(recipe: Recipe) -> tuple[Encoder, LM]:
     """Loads the recipe's encoder and LM."""
+    start_processes(recipe)
     console.print(f"Loading {recipe.encoder.name} and {recipe.lm.name}", style="dim", highlight=False)
-    return load_run_encoder(recipe), load_lm(recipe.lm.name, _options(recipe.lm, recipe.device))
+    encoder, lm = load_run_encoder(recipe), load_lm(recipe.lm.name, _options(recipe.lm, recipe.device))
+    if recipe.lm.sharded and distributed.world_size() > 1:
+        lm.shard()
+    return encoder, lm
 
 
 def load_run_encoder(recipe: Recipe) -> Encoder:
@@ -84,6 +88,11 @@ def train_run(
         raise ConfigError(
             "Expected fusion.boundary zeros or normal, which ends the span; found none. It is for an LM that reads the "
             "text itself: set prompt.include_span to false too."
+        )
+    if recipe.lm.sharded and recipe.training.precision != "float32":
+        raise ConfigError(
+            f"Expected training.precision float32 with lm.sharded; found {recipe.training.precision}. Set lm.dtype to "
+            "it instead, or lm.sharded to false."
         )
     start_processes(recipe)
     distributed.share_of_batch(recipe.training.batch_size)

@@ -27,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from glotfuse import distributed, scoring
 from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.checkpoint import WEIGHTS, load_fusion
-from glotfuse.data_parallel import keep_frozen_apart, shared_loader
+from glotfuse.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, spread, wrapped
 from glotfuse.errors import CheckpointError, GlotfuseError
 from glotfuse.inputs import PreparedExample, split_rows, training_inputs
 from glotfuse.inspection.weights import layer_weight_metrics
@@ -98,8 +98,11 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self._eval_batch_size = eval_batch_size
 
     def _collate(self, examples: Sequence[PreparedExample]) -> dict[str, Tensor]:
-        # A process without a row of its own takes part with one whose answer is not learned: its gradient is zero.
-        return training_inputs(examples or [replace(self.train_dataset[0], answer_ids=[])], self._pad)
+        return training_inputs(examples, self._pad) if examples else self._nothing_to_learn()
+
+    def _nothing_to_learn(self) -> dict[str, Tensor]:
+        """A row without answer, with which a process takes part that has none of its own: its gradient is zero."""
+        return training_inputs([replace(self.train_dataset[0], answer_ids=[])], self._pad)
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """One batch, in parts within the token budget: the same gradient with less memory at once."""
@@ -109,12 +112,16 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"] != IGNORED).sum()
         parts = split_rows(inputs, self._max_tokens)
+        parts += [self._nothing_to_learn() for _ in range(most_parts(self.model, len(parts)) - len(parts))]
         losses = []
         for number, part in enumerate(parts, start=1):
             # Processes may have different numbers of parts: they add up their gradients after the last one.
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
                 losses.append(step(model, part, num_items_in_batch))
         return torch.stack(losses).sum()
+
+    def _wrap_model(self, model: Any, *arguments: Any, **options: Any) -> Any:
+        return wrapped(model) if is_sharded(model) else super()._wrap_model(model, *arguments, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches; of several processes each gets its rows of the same batches."""
@@ -172,12 +179,12 @@ def development_metrics(model: FusedLM, dev: DevExamples, batch_size: int) -> di
     without, that of the answer tokens, per token. Of several processes each takes a share of the examples.
     """
     if dev.labels:
-        results = distributed.spread(dev.examples, lambda examples: scoring.classify(model, examples, batch_size))
+        results = spread(model, dev.examples, lambda examples: scoring.classify(model, examples, batch_size))
         pairs = list(zip(results, dev.labels, strict=True))
         loss = -sum(result.log_probabilities[label] for result, label in pairs) / len(pairs)
         return {"eval_loss": loss, "eval_accuracy": sum(r.label == label for r, label in pairs) / len(pairs)}
     total, count = 0.0, 0
-    own = distributed.own_part(dev.examples)
+    own = dev.examples if is_sharded(model) else distributed.own_part(dev.examples)
     for start in range(0, len(own), batch_size):
         inputs = training_inputs(own[start : start + batch_size], model.encoder.pad_token_id)
         num_tokens = int((inputs["labels"] != IGNORED).sum())

@@ -61,6 +61,7 @@ class LM(nn.Module):
             module (some families scale there, so the weight table alone would not tell).
         takes_positions: Whether its forward takes `position_ids` (most ALiBi and recurrent LMs do not).
         selects_logits: Whether it computes logits at given positions only.
+        is_sharded: Whether its layers are split over processes, which then have to run it equally often.
 
     Raises:
         BackboneError: The model is not causal, or does not read embeddings as it reads tokens.
@@ -71,6 +72,7 @@ class LM(nn.Module):
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.identity = identity
+        self.is_sharded = False
         self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         ids = self._ordinary_ids()
         sample = self.embed(ids)
@@ -91,6 +93,13 @@ class LM(nn.Module):
         """Dtype of the weights."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
+
+    def shard(self) -> None:
+        """Splits the layers' weights over all processes; see `glotfuse.backbones.sharding`."""
+        from glotfuse.backbones.sharding import shard_layers
+
+        shard_layers(self.model, self.device)
+        self.is_sharded = True
 
     def train(self, mode: bool = True) -> LM:
         """Stays in evaluation mode: frozen means frozen."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from glotfuse import distributed, scoring
 from glotfuse.checkpoint import write_files
+from glotfuse.data_parallel import spread
 from glotfuse.errors import DataError, PromptError
 from glotfuse.evaluation.leaks import TrainingTexts, check_languages
 from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
@@ -167,7 +168,7 @@ def _predict(
         bar.advance(len(rows) - len(examples), language)  # invalid rows, and those of other processes
         return found
 
-    results = distributed.spread([example for example in prepared if example is not None], classify)
+    results = spread(model, [example for example in prepared if example is not None], classify)
     found = dict(zip(valid, results, strict=True))
     return [_prediction(row, found.get(i)) for i, row in enumerate(rows)]
 
