@@ -39,7 +39,7 @@ def start_together(arguments: Sequence[str], cache: Path, count: int = 2) -> lis
     ]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 120) -> list[tuple[int, str, str]]:
+def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 200) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each; none is left behind."""
     try:
         ends = [process.communicate(timeout=seconds) for process in processes]

@@ -149,8 +149,11 @@ ACCELERATE = launcher("accelerate.commands.launch", "--multi_gpu", "--num_proces
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_request_to_one_process_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, training={"epochs": 8, "max_tokens": None, "evaluations": 2})
+    dropout = {"feedforward_size": 16, "dropout": 0.2}  # each process has random numbers of its own to go on with
+    training = {"epochs": 8, "max_tokens": None, "evaluations": 2}
+    recipe = write_recipe(tmp_path, fusion={"mixer_options": dropout}, training=training)
     arguments = ["train", str(recipe), "--no-evaluate", "--out"]
     whole = finish(start_together([*arguments, str(tmp_path / "whole")], tmp_path / "c"))
     assert [code for code, *_ in whole] == [0, 0]
@@ -173,6 +176,7 @@ def test_a_request_to_one_process_stops_all_and_the_same_command_goes_on(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_launchers_start_it_with_whole_and_with_split_lms(tmp_path: Path, command: list[str]) -> None:
     recipe = write_recipe(

@@ -69,7 +69,7 @@ def quickstart(
             train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
         reports.append(measure_run(folder, recipe, backbones))
     table = comparison_table(reports, ["transformer_softmax", "last (LangBridge)"])
-    (out / "comparison.md").write_text(table.to_markdown(), "utf8")
+    distributed.once(lambda: (out / "comparison.md").write_text(table.to_markdown(), "utf8"))
     _print(table.rich_table())
     say(f"The same table is in {out / 'comparison.md'}; predictions and checkpoints are beside it.")
 

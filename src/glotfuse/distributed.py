@@ -42,11 +42,20 @@ def start(*, cpu: bool) -> None:
 
     Args:
         cpu: Whether they work on CPUs. On CUDA each gets the device of its number on the machine.
-    """
-    if launched() and _group() is None:
-        from accelerate import PartialState
 
-        PartialState(cpu=cpu, timeout=TIMEOUT)
+    Raises:
+        ConfigError: The machine's accelerator cannot be shared out.
+    """
+    if not launched() or _group() is not None:
+        return
+    from accelerate import PartialState
+
+    PartialState(cpu=cpu, timeout=TIMEOUT)
+    if _group() is None:
+        raise ConfigError(
+            "Expected processes on CPUs or CUDA devices; found a device on which torch.distributed has no group. "
+            "Set device: cpu in the recipe, or start one process."
+        )
 
 
 def stop() -> None:

@@ -123,6 +123,10 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def _wrap_model(self, model: Any, *arguments: Any, **options: Any) -> Any:
         return wrapped(model) if is_sharded(model) else super()._wrap_model(model, *arguments, **options)
 
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not is_sharded(model):  # whose layers cannot be moved, and are where they should be
+            super()._move_model_to_device(model, device)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches; of several processes each gets its rows of the same batches."""
         if distributed.world_size() == 1:
