@@ -224,8 +224,8 @@ class _Schedule(TrainerCallback):  # type: ignore[misc]
         if state.global_step in self._due:
             control.should_evaluate = self._has_dev
             control.should_save = True
-        self._stop.requested = distributed.any_of(self._stop.requested)  # all stop after the same step
-        if self._stop.requested:
+        if distributed.any_of(self._stop.requested):  # all stop after the same step
+            self._stop.requested = True
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
