@@ -104,10 +104,13 @@ def test_processes_share_every_batch_and_repeat_no_row() -> None:
     assert [len(part) for part in last_alone] == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("mixer", ["global_softmax", "transformer_softmax"])
-def test_a_process_without_a_row_adds_nothing_and_every_weight_has_a_gradient(mixer: str) -> None:
+@pytest.mark.parametrize(
+    ("mixer", "projector"),
+    [("last", "linear"), ("global_softmax", "mlp"), ("transformer_softmax", "linear"), ("mean", "perceiver")],
+)
+def test_a_process_without_a_row_adds_nothing_and_every_weight_has_a_gradient(mixer: str, projector: str) -> None:
     """Every weight must have one, or processes would wait for each other's."""
-    model = tiny_model(mixer=mixer).train()
+    model = tiny_model(mixer=mixer, projector=projector).train()
     row = PreparedExample(encoder_ids=[5, 6, 7], answer_ids=[])
     loss = model(**training_inputs([row], model.encoder.pad_token_id), num_items_in_batch=torch.tensor(3))["loss"]
     loss.backward()
