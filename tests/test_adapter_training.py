@@ -208,13 +208,14 @@ def test_a_damaged_or_missing_adapter_is_found(run: tuple[FusedLM, Path], tmp_pa
         FusedLM.from_pretrained(tmp_path / "run", device="cpu")
 
 
-def test_eval_and_overwrite_through_the_run(run: tuple[FusedLM, Path], tmp_path: Path) -> None:
+def test_eval_and_overwrite_through_the_run(tmp_path: Path) -> None:
     from glotfuse.measuring import measure_run
 
     recipe = small_recipe(write_task(tmp_path / "data"), adapter=LORA, training={"epochs": 1})
     folder = tmp_path / "run"
-    train_run(recipe, folder)
-    report = measure_run(folder, recipe)
+    model = train_run(recipe, folder)
+    assert model is not None
+    report = measure_run(folder, recipe, (model.encoder, model.lm))  # as the command line does
     assert [r.num_examples for r in report.results] == [6, 2]
     train_run(small_recipe(tmp_path / "data", training={"epochs": 1}), folder, overwrite=True)
     assert not (folder / "adapter").exists()

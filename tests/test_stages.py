@@ -248,6 +248,7 @@ def test_settings_against_copying_are_the_stage_s_own(data: Path) -> None:
     assert (stage.fusion.token_dropout, stage.fusion.state_noise, stage.fusion.state_dropout) == (0.3, 0.2, 0.1)
     assert (recipe.fusion.token_dropout, recipe.fusion.state_noise) == (0.0, 0.0)
     assert adapter_recipe(recipe) is None
+    assert stage.task == recipe.task, "the run's own text, where no other is named"
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,7 @@ def test_settings_against_copying_are_the_stage_s_own(data: Path) -> None:
         ({"general": {"objective": "continuation", "from_run": "runs/x"}}, r"either general\.objective or"),
         ({"general": {"objective": "reconstruction", "prompt": {"include_text": True}}}, r"general\.prompt.*itself"),
         ({"objective": "distillation", "adapter": {"kind": "lora"}}, "its own teacher"),
+        ({"general": {"objective": "continuation", "training": {"select_by": "accuracy"}}}, "select_by loss"),
         ({"method": "embedding"}, "method 'embedding'"),
     ],
 )
@@ -265,3 +267,8 @@ def test_stages_that_do_not_fit_are_refused(data: Path, sections: dict[str, Any]
         pytest.importorskip("peft")
     with pytest.raises(ConfigError, match=message):
         check(staged(data, **sections))
+
+
+def test_a_misspelt_key_of_a_stage_s_task_is_named(data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"general\.task\.nam: unknown key; expected one of name, path.*'name'"):
+        small_recipe(data, general={"task": {"nam": "files"}})

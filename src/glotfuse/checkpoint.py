@@ -215,7 +215,9 @@ def load(
             lm_options or BackboneOptions(identities["lm"].revision, device=device),
         )
     _check_identity("lm", identities["lm"], lm.identity, folder)
-    lm = read_adapter(lm, folder, config)
+    if lm.merged:
+        raise CheckpointError("Expected an LM with its own weights; found one with an adapter merged into them.")
+    lm = read_adapter(lm.plain, folder, config)
     if merged and lm.adapter is not None:
         lm = merge_adapter(lm)
     model = build_model(

@@ -240,8 +240,9 @@ class GeneralConfig:
     from_run: str | None = None
     """Folder of a run or checkpoint whose fusion weights (those of its general stage, where it has one) are taken in
     place of training the stage."""
-    task: TaskConfig = Field(default_factory=TaskConfig)
-    """Where the text is; labels are not read. Without development data a tenth, at most 200 rows, is held out."""
+    task: TaskConfig | None = None
+    """Where the text is, null for the run's own task; labels are not read. Without development data a tenth of the
+    rows, at most 200, is held out."""
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     """How the span reaches the LM in this stage; a null instruction takes the objective's own."""
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -68,10 +68,10 @@ def earlier(recipe: Recipe, folder: Path, encoder: Encoder, lm: LM, train: Train
         recipe: The run's.
         folder: The run's.
         encoder: Loaded.
-        lm: Loaded, without adapter; it stays as it is.
+        lm: Loaded; it stays as it is, and an adapter that it may have is not used.
         train: Trains one stage.
     """
-    records: dict[str, dict[str, Any]] = {}
+    lm, records = lm.plain, dict[str, dict[str, Any]]()
     start = source_folder(recipe.general.from_run) if recipe.general.from_run else None
     if start is not None:
         sha256 = checkpoint.read_config(start)["weights_sha256"]
@@ -124,6 +124,15 @@ def check(recipe: Recipe) -> None:
                 f"Expected {where}prompt with the span alone for the objective {objective!r}; found include_span "
                 f"{prompt.include_span}, include_text {prompt.include_text}: the LM would read the text itself."
             )
+    for where, training, objective in (
+        ("general.", general.training, general.objective),
+        ("", recipe.training, recipe.objective),
+    ):
+        if objective not in (None, "none") and training.select_by != "loss":
+            raise ConfigError(
+                f"Expected {where}training.select_by loss for the objective {objective!r}, which has no labels; "
+                f"found {training.select_by!r}."
+            )
     if recipe.objective == "distillation" and adapted:
         raise ConfigError(
             "Expected the LM as it is for the objective 'distillation', for it is its own teacher; found an adapter."
@@ -145,7 +154,7 @@ def general_recipe(recipe: Recipe) -> Recipe | None:
         objective=general.objective,
         fusion=replace(recipe.fusion, **changes),
         prompt=general.prompt,
-        task=general.task,
+        task=general.task or recipe.task,
         training=general.training,
         general=GeneralConfig(),
         adapter=AdapterConfig(),

@@ -38,14 +38,16 @@ class Adapter:
 
     Args:
         tuner: The peft model whose layers are in the LM.
+        base: The LM that was given, without adapter.
         learning: Whether the tensors get gradients.
 
     Attributes:
         tensors: Every trained tensor by its name in the LM.
     """
 
-    def __init__(self, tuner: Any, learning: bool):
+    def __init__(self, tuner: Any, base: LM, learning: bool):
         self.tuner = tuner
+        self.base = base
         drops = [module for name, module in tuner.model.named_modules() if name.endswith(".lora_dropout")]
         self._dropouts = [module for drop in drops for module in drop.modules() if isinstance(module, nn.Dropout)]
         self.tensors: dict[str, nn.Parameter] = {
@@ -187,7 +189,8 @@ def adapter_files(lm: LM) -> dict[str, bytes]:
 
 def merge_adapter(lm: LM) -> LM:
     """An LM with the adapter added to a copy of the weights: faster, and a copy more in memory."""
-    merged = copy.deepcopy(lm, {id(lm.tokenizer): lm.tokenizer})
+    assert lm.adapter is not None
+    merged = copy.deepcopy(lm, {id(x): x for x in (lm.tokenizer, lm.adapter.base)})
     assert merged.adapter is not None
     merged.model = merged.adapter.tuner.merge_and_unload()
     merged.adapter, merged.merged = None, True
@@ -209,7 +212,7 @@ def _adapted(lm: LM, config: Any, *, learning: bool) -> LM:
             f"Expected layers of {type(lm.model).__name__} that an adapter can stand beside; peft says: "
             f"{str(error).splitlines()[0]} Correct adapter.target_modules."
         ) from error
-    adapted.adapter = Adapter(tuner, learning)
+    adapted.adapter = Adapter(tuner, lm, learning)
     return adapted
 
 

@@ -108,6 +108,11 @@ class LM(nn.Module):
         return self
 
     @property
+    def plain(self) -> LM:
+        """The same LM without adapter."""
+        return self if self.adapter is None else self.adapter.base
+
+    @property
     def learning(self) -> bool:
         """Whether it has an adapter that is being trained."""
         return self.adapter is not None and self.adapter.learning
