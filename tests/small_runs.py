@@ -37,7 +37,7 @@ def small_values(data: Path, **sections: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {"batch_size": 4},
     }
     for name, section in sections.items():
-        values[name] = {**values[name], **section} if isinstance(section, dict) else section
+        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
     values["device"] = "cpu"
     return values
 

@@ -56,6 +56,8 @@ def build_model(
             summary=fusion.summary,
             state_dropout=fusion.state_dropout,
             token_dropout=fusion.token_dropout,
+            state_noise=fusion.state_noise,
+            layers=fusion.layers,
             boundary=fusion.boundary,
         )
     own = prompt.instruction if prompt.instruction is not None else instruction

@@ -1,8 +1,8 @@
 """Checkpoints: fusion weights (safetensors), config and the backbones' identity (JSON). Never pickle.
 
-A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`. The config names the hash of
-the weights, so a damaged or mixed-up file is found out; the backbones are fetched by recorded name and revision and
-compared by the hash of their own weights.
+A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`; where the LM has an adapter,
+`adapter/` holds it in peft's format. The config names the hashes of the weights, so a damaged or mixed-up file is found
+out; the backbones are fetched by recorded name and revision and compared by the hash of their own weights.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 from glotfuse.assembly import build_model
-from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm
+from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
+from glotfuse.backbones.adapter import adapter_files, load_adapter
 from glotfuse.config import FusionConfig, PromptConfig
 from glotfuse.errors import CheckpointError
 from glotfuse.model import FusedLM
 from glotfuse.recipes import section_from_dict
 
 FORMAT = 1
-WEIGHTS, CONFIG, RECORD = "fusion.safetensors", "config.json", "training.json"
+WEIGHTS, CONFIG, RECORD, ADAPTER = "fusion.safetensors", "config.json", "training.json", "adapter"
 
 
 def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint; the folder appears whole, or what stood there before stays.
 
     Raises:
-        CheckpointError: It cannot be written (no space, no permission).
+        CheckpointError: It cannot be written (no space, no permission), or the LM's weights are not its own any more.
     """
+    if model.lm.merged:
+        raise CheckpointError(
+            "Expected an LM with its own weights to save beside; found one with an adapter merged into them. "
+            "Load the model without merged=True."
+        )
     weights = tensors_to_bytes({k: v.detach().cpu().contiguous() for k, v in model.fusion.state_dict().items()})
     config = {
         "format": FORMAT,
@@ -49,7 +55,12 @@ def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) 
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         **model.settings,
     }
-    files = {WEIGHTS: weights, CONFIG: _json(config)}
+    files = {WEIGHTS: weights}
+    if model.lm.adapter is not None:
+        adapter = adapter_files(model.lm)
+        config["adapter"] = {name: hashlib.sha256(content).hexdigest() for name, content in adapter.items()}
+        files.update({f"{ADAPTER}/{name}": content for name, content in adapter.items()})
+    files[CONFIG] = _json(config)
     if record is not None:
         files[RECORD] = _json(dict(record))
     write_files(folder, files)
@@ -66,6 +77,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
         try:
             for name, content in files.items():
+                for place in (partial, folder):
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
                 with (partial / name).open("wb") as handle:
                     handle.write(content)
                     handle.flush()
@@ -116,6 +129,36 @@ def read_weights(folder: Path, expected_sha256: str) -> dict[str, Any]:
     """
     path = folder / WEIGHTS
     try:
+        return dict(load_tensors(_read_checked(path, expected_sha256)))
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"Expected safetensors in {path}; found: {error}.") from None
+
+
+def read_adapter(lm: LM, folder: Path, config: Mapping[str, Any]) -> LM:
+    """The LM with the adapter that the config records; the given LM where it records none.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or belongs to another LM.
+        ConfigError: peft is not installed.
+    """
+    if "adapter" not in config:
+        return lm
+    place = folder / ADAPTER
+    return load_adapter(
+        lm, {name: _read_checked(place / name, sha) for name, sha in config["adapter"].items()}, str(place)
+    )
+
+
+def weights_identity(config: Mapping[str, Any]) -> str:
+    """SHA-256 of all that was trained: of the fusion, or of it with the LM's adapter."""
+    if "adapter" not in config:
+        return str(config["weights_sha256"])
+    parts = [config["weights_sha256"], *sorted(config["adapter"].values())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read_checked(path: Path, expected_sha256: str) -> bytes:
+    try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"Expected the weights file {path}; found: {error.strerror}.") from None
@@ -125,10 +168,7 @@ def read_weights(folder: Path, expected_sha256: str) -> dict[str, Any]:
             f"Expected {path} with SHA-256 {expected_sha256[:16]}..., as {CONFIG} records; found {found[:16]}... "
             f"({len(content)} bytes). The file is damaged or from another run: restore or retrain it."
         )
-    try:
-        return dict(load_tensors(content))
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"Expected safetensors in {path}; found: {error}.") from None
+    return content
 
 
 def load(
@@ -140,6 +180,7 @@ def load(
     device: str = "auto",
     encoder_options: BackboneOptions | None = None,
     lm_options: BackboneOptions | None = None,
+    merged: bool = False,
 ) -> FusedLM:
     """Loads a checkpoint with its backbones, in evaluation mode.
 
@@ -151,6 +192,8 @@ def load(
         device: `auto` or a torch device, where no options are given.
         encoder_options: How to load the encoder.
         lm_options: How to load the LM.
+        merged: Add the LM's adapter to a copy of its weights, which answers faster and takes more memory. Such a
+            model cannot be saved with its adapter again.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, or belongs to other backbones.
@@ -172,6 +215,11 @@ def load(
             lm_options or BackboneOptions(identities["lm"].revision, device=device),
         )
     _check_identity("lm", identities["lm"], lm.identity, folder)
+    if lm.merged:
+        raise CheckpointError("Expected an LM with its own weights; found one with an adapter merged into them.")
+    lm = read_adapter(lm.plain, folder, config)
+    if merged and lm.adapter is not None:
+        lm = merge_adapter(lm)
     model = build_model(
         encoder,
         lm,

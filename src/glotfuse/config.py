@@ -87,6 +87,10 @@ class FusionConfig:
     """Share of the mixed states' elements zeroed in training."""
     token_dropout: Probability = 0.0
     """Share of the span's positions left out in training; the summary and the boundary stay."""
+    state_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Gaussian noise on the mixed states in training, its deviation relative to each state's root mean square."""
+    layers: list[int] | None = None
+    """Encoder layers that are mixed, from 0, or from -1 backwards; null takes those that the mixer reads."""
     boundary: Literal["zeros", "normal", "none"] = "zeros"
     """Start of the learned vector that ends the span; `none` leaves it out, only without a span."""
     warm_start: Literal["none", "align"] = "align"
@@ -202,6 +206,59 @@ class EvaluationConfig:
     """At most so many examples per language, balanced over the labels; null takes all."""
 
 
+Objective = Literal["continuation", "reconstruction", "distillation"]
+"""What is learned from text without labels; see `glotfuse.objectives`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AdapterConfig:
+    """A LoRA adapter that fits the LM itself to the English task; off by default. Needs `glotfuse[lora]`."""
+
+    kind: Literal["none", "lora"] = "none"
+    """`none` leaves the LM as it is; `lora` trains low-rank factors beside its weights, which stay as they are."""
+    when: Literal["together", "before"] = "together"
+    """`together`: in one optimisation with the fusion. `before`: the LM learns the task from the plain English text
+    first, with the other settings of `training`, and is then fixed while the fusion is trained."""
+    rank: Positive = 8
+    """Width of the two factors."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Their product is scaled by alpha / rank."""
+    dropout: Probability = 0.0
+    """Share of the adapter's input elements zeroed in training."""
+    target_modules: list[str] | None = None
+    """Names of the adapted layers, such as `q_proj`; null takes all linear layers but the output layer."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak of the schedule for the adapter."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training data with `before`; null takes `training.epochs`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GeneralConfig:
+    """A first stage on English text without labels, whose fusion weights the task's training starts from."""
+
+    objective: Literal["none"] | Objective = "none"
+    """`continuation`: the encoder reads the first part, the LM continues it. `reconstruction`: the LM writes what the
+    encoder read. `distillation`: on the continuation's tokens the LM, reading the span of the first part, learns to
+    predict what the same LM predicts after reading the plain text. `none` leaves the stage out."""
+    from_run: str | None = None
+    """Folder of a run or checkpoint whose fusion weights (those of its general stage, where it has one) are taken in
+    place of training the stage."""
+    task: TaskConfig | None = None
+    """Where the text is, null for the run's own task; labels are not read. Without development data a tenth of the
+    rows, at most 200, is held out."""
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    """How the span reaches the LM in this stage; a null instruction takes the objective's own."""
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    """Its optimisation; `cut` and `max_answer_tokens` say how long the texts are."""
+    state_dropout: Probability | None = None
+    """Against mere copying: `fusion.state_dropout` in this stage; null takes the fusion's."""
+    token_dropout: Probability | None = None
+    """Against mere copying: `fusion.token_dropout` in this stage; null takes the fusion's."""
+    state_noise: Annotated[float, Field(ge=0)] | None = None
+    """Against mere copying: `fusion.state_noise` in this stage; null takes the fusion's."""
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Recipe:
     """One run."""
@@ -209,11 +266,16 @@ class Recipe:
     method: Literal["fusion", "embedding"] = "fusion"
     """`fusion`; or `embedding`, sentence embeddings of the encoder with logistic regression, a baseline without an LM
     that reads `encoder`, `task` and `evaluation` alone."""
+    objective: Objective | None = None
+    """What is learned from the task's text, whose labels are then not read; null learns the labels, or the continuation
+    of text that has none."""
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     lm: LMConfig = Field(default_factory=LMConfig)
     fusion: FusionConfig = Field(default_factory=FusionConfig)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     task: TaskConfig = Field(default_factory=TaskConfig)
+    general: GeneralConfig = Field(default_factory=GeneralConfig)
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     device: str = "auto"

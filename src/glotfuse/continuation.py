@@ -13,6 +13,9 @@ from glotfuse.errors import DataError
 from glotfuse.inputs import InputReader, PreparedExample
 from glotfuse.prompts import Prompt
 
+_PLAIN = {"add_special_tokens": False, "split_special_tokens": True}
+"""Names of special tokens in a text are text."""
+
 
 class Continuations(NamedTuple):
     """Prepared documents."""
@@ -31,6 +34,7 @@ def prepare_continuations(
     cut: tuple[int, int],
     max_answer_tokens: int,
     seed: int,
+    keep_text: bool = False,
 ) -> Continuations:
     """Cuts and tokenises documents.
 
@@ -41,6 +45,7 @@ def prepare_continuations(
         cut: Least and most LM tokens of the first part.
         max_answer_tokens: Most LM tokens of the second; an end follows only where the document ends.
         seed: Of the cuts; document i's cut depends on seed and i alone.
+        keep_text: Also keep the LM's tokens of the first parts, for a teacher that reads them.
 
     Raises:
         DataError: No document is long enough, or the bounds are the wrong way round.
@@ -49,7 +54,7 @@ def prepare_continuations(
     if low > high:
         raise DataError(f"Expected cut bounds with the lower first; found {low} and {high}.")
     column = reader.cut_column
-    rows, answers = [], []
+    rows, answers, plain = [], [], []
     for index, text in enumerate(texts):
         encoded = prompt.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = encoded["offset_mapping"]
@@ -60,13 +65,14 @@ def prepare_continuations(
         ids = prompt.answer_ids(text[start:])
         whole = len(ids) <= max_answer_tokens
         rows.append({column: text[:start]})
+        plain.append(prompt.tokenizer(text[:start], **_PLAIN)["input_ids"] if keep_text else [])
         answers.append([*ids[:max_answer_tokens], *(prompt.end_ids if whole else ())])
     if not rows:
         raise DataError(
             f"Expected documents of more than {low} LM tokens; found none among {len(texts)}. Lower training.cut."
         )
     prepared = [
-        PreparedExample(ids, [], answer, truncated)
-        for (ids, truncated), answer in zip(reader.read(rows), answers, strict=True)
+        PreparedExample(ids, text_ids, answer, truncated)
+        for (ids, truncated), text_ids, answer in zip(reader.read(rows), plain, answers, strict=True)
     ]
     return Continuations(prepared, len(texts) - len(prepared))

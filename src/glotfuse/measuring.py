@@ -36,7 +36,7 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
     else:
         loaded = backbones or (None, None)
         labeller = checkpoint.load(folder, encoder=loaded[0], lm=loaded[1], device=recipe.device)
-        weights_sha256 = checkpoint.read_config(folder)["weights_sha256"]
+        weights_sha256 = checkpoint.weights_identity(checkpoint.read_config(folder))
     return evaluate(
         labeller,
         task,

@@ -6,7 +6,7 @@ tokens, C head tokens, M positions after the head, H LM width, V vocabulary, N a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class FusedLM(nn.Module):
         self.features: FeatureCache | None = None
         self.branching: bool | None = None
         self.gradient_checkpointing = False
+        self.objective: Callable[[FusedLM, Batch, Tensor | int | None], dict[str, Tensor]] | None = None
         self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
     @property
@@ -135,7 +136,8 @@ class FusedLM(nn.Module):
         """
         prompt = prompt or self.prompt
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        head = None if recompute else self.head_cache(prompt)
+        learning = self.lm.learning and torch.is_grad_enabled()  # the head's keys and values get a gradient
+        head = None if recompute or learning else self.head_cache(prompt)
         if head is not None:
             cache = head.expand(len(keep))
             return self.lm.run(sequences.embeddings, keep, cache=cache, start=head.length), cache
@@ -171,7 +173,7 @@ class FusedLM(nn.Module):
         labels: Tensor,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
-        """Prefix-LM loss on the answer tokens only.
+        """Prefix-LM loss on the answer tokens only, or the loss that `objective` gives in its place.
 
         Args:
             encoder_ids: (B,T), right-padded.
@@ -186,6 +188,8 @@ class FusedLM(nn.Module):
             `loss` (scalar) and `logits` (N,V) at the answer positions.
         """
         batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels[:, 1:])
+        if self.objective is not None:
+            return self.objective(self, batch, num_items_in_batch)
         sequences = self.assemble(batch)
         following = sequences.next_targets()
         keep = following != IGNORED
@@ -195,10 +199,12 @@ class FusedLM(nn.Module):
         return {"loss": total / count, "logits": logits}
 
     def train(self, mode: bool = True) -> FusedLM:
-        """Sets the fusion's mode; encoder and LM stay in evaluation mode."""
+        """Sets the fusion's mode; encoder and LM stay in evaluation mode, but for the dropout of an adapter."""
         super().train(mode)
         self.encoder.eval()
-        self.lm.eval()
+        self.lm.train(mode)
+        if self.lm.learning:
+            self._head_caches.clear()  # of an adapter that has changed since
         return self
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -112,6 +112,5 @@ def _known_keys(section: type[Any], parents: list[str]) -> list[str]:
 
 def _section(config: Any, key: str) -> Any:
     """The config dataclass of a section, None for a plain value."""
-    default = next((f.default for f in fields(config) if f.name == key), None)
-    factory = getattr(default, "default_factory", None)
-    return factory if is_dataclass(factory) else None
+    hint = get_type_hints(config).get(key)
+    return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glotfuse.backbones import Encoder
 from glotfuse.config import Recipe, TaskConfig
-from glotfuse.continuation import prepare_continuations
 from glotfuse.errors import ConfigError
 from glotfuse.evaluation.leaks import Leak, foreign_rows
 from glotfuse.inputs import InputReader, PreparedExample, prepare
 from glotfuse.model import FusedLM
+from glotfuse.objectives import OBJECTIVES
 from glotfuse.progress import console
 from glotfuse.tasks import Example, LoadReport, Task, get_task, sample, task_from_files
 
 _SUBSET_SEED = 0  # of the rows chosen under a limit: every seed of a run trains on the same
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 200
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,31 @@ def load_rows(task: Task, recipe: Recipe) -> RunRows:
     return RunRows(rows, dev_rows, reports, leaks)
 
 
+def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:
+    """The same rows as documents without labels, as an objective of `glotfuse.objectives` learns from them.
+
+    Without development rows a tenth, at most 200, is held out; the same whatever the run's seed.
+    """
+    text = replace(
+        task,
+        text_columns=("text",),
+        label_column=None,
+        label_words={},
+        template="{text}",
+        instruction=OBJECTIVES[objective].instruction,
+        cut_column="text",
+    )
+    train, dev = (
+        [replace(row, fields={"text": task.render(row.fields)}, label=None) for row in part]
+        for part in (rows.train, rows.dev)
+    )
+    if not dev:
+        random.Random(_SUBSET_SEED).shuffle(train)
+        number = min(int(len(train) * _HELD_OUT), _MOST_HELD_OUT)
+        dev, train = train[:number], train[number:]
+    return text, replace(rows, train=train, dev=dev)
+
+
 def label_of(row: Example) -> str:
     """The label word of a row of a labelled task."""
     assert row.label is not None, "labelled tasks drop or refuse rows without label"
@@ -108,11 +135,12 @@ def prepare_rows(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Exam
     config, reader, prompt = recipe.training, model.reader, model.prompt
     if task.label_column is None:
         texts = [row.fields[task.cut_column] for row in rows]
-        found = prepare_continuations(
+        objective = OBJECTIVES[recipe.objective or "continuation"]
+        found = objective.prepare(
             reader, prompt, texts, cut=config.cut, max_answer_tokens=config.max_answer_tokens, seed=config.seed
         )
         if found.num_short:
-            console.print(f"{found.num_short} of {len(texts)} documents are too short to cut.", style="yellow")
+            console.print(f"{found.num_short} of {len(texts)} documents are {objective.left_out}.", style="yellow")
         prepared = found.examples
     else:
         answers = [label_of(row) for row in rows]

@@ -7,6 +7,7 @@ the report and the predictions.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -17,7 +18,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from glotfuse import checkpoint, distributed, embedding, training
+from glotfuse import checkpoint, distributed, embedding, stages, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
@@ -28,10 +29,11 @@ from glotfuse.features import STORES, FeatureCache, FeatureCacheError
 from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample
 from glotfuse.model import FusedLM
+from glotfuse.objectives import OBJECTIVES
 from glotfuse.progress import Bar, console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes import recipe_from_dict, to_dict
-from glotfuse.run_data import RunRows, input_reader, label_of, load_rows, prepare_rows, task_of
+from glotfuse.run_data import RunRows, as_text, input_reader, label_of, load_rows, prepare_rows, task_of
 from glotfuse.tasks import Example, Task, sample
 from glotfuse.tracking import check_trackers
 
@@ -84,6 +86,7 @@ def train_run(
     MIXERS.check(recipe.fusion.mixer, recipe.fusion.mixer_options)  # before minutes of loading
     PROJECTORS.check(recipe.fusion.projector, recipe.fusion.projector_options)
     check_trackers(recipe.training.report_to)
+    stages.check(recipe)
     if recipe.prompt.include_span and recipe.fusion.boundary == "none":
         raise ConfigError(
             "Expected fusion.boundary zeros or normal, which ends the span; found none. It is for an LM that reads the "
@@ -99,10 +102,13 @@ def train_run(
     task = task_of(recipe.task)
     distributed.once(lambda: _claim(folder, recipe, overwrite))
     rows = load_rows(task, recipe)
+    if recipe.objective:
+        task, rows = as_text(task, rows, recipe.objective)
     if recipe.method == "embedding":
         _train_embedding(recipe, folder, task, rows, backbones[0] if backbones else load_run_encoder(recipe))
         return None
     encoder, lm = backbones or load_backbones(recipe)
+    start, lm, stage_records = stages.earlier(recipe, folder, encoder, lm, train_run)
     set_seed(recipe.training.seed)
     model = build_model(
         encoder,
@@ -116,18 +122,24 @@ def train_run(
         labels=task.labels,
         task=task.name,
     )
+    if recipe.objective:
+        model.objective = OBJECTIVES[recipe.objective].loss
+    if start is not None:
+        stages.hand_over(model, start)
     train_examples = prepare_rows(model, task, recipe, rows.train)
     dev_examples = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
     dev = training.DevExamples(dev_examples, [label_of(row) for row in rows.dev] if task.labels else [])
     resuming = distributed.once(lambda: training.last_state(folder / STATE)) is not None
     with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
-        alignment = None if resuming else distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
+        ready = resuming or start is not None
+        alignment = None if ready else distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
         distributed.share_weights(model.fusion)
         outcome = _train(model, recipe, folder, train_examples, dev if dev_examples else None)
     record = {
         **_record(recipe, rows, started),
         "num_truncated": sum(e.truncated for e in train_examples),
         "warm_start": alignment,
+        **({"stages": stage_records} if stage_records else {}),
         "num_steps": outcome.num_steps,
         "best_step": outcome.best_step,
         "best_development_figure": outcome.best_metric,
@@ -166,10 +178,11 @@ def _train(
     options = asdict(recipe.training)
     for key in ("cut", "max_answer_tokens"):
         options.pop(key)
-    if not recipe.training.epochs or not any(p.requires_grad for p in model.fusion.parameters()):
+    if not recipe.training.epochs or not any(p.requires_grad for p in model.parameters()):
         model.eval()
         return training.TrainingOutcome(0, None, None, [])
     batch_size = recipe.evaluation.batch_size
+    options["adapter_learning_rate"] = recipe.adapter.learning_rate
     return training.train(model, examples, dev, folder / STATE, eval_batch_size=batch_size, **options)
 
 
@@ -289,12 +302,14 @@ def _claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
         training.discard_state(folder / STATE)
         for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.RECORD, embedding.CONFIG, embedding.WEIGHTS):
             (folder / name).unlink(missing_ok=True)
+        for name in (stages.STAGES, checkpoint.ADAPTER):
+            shutil.rmtree(folder / name, ignore_errors=True)
     elif trained(folder):
         raise CheckpointError(
             f"Expected a new folder for this run; {folder} holds a finished one. Choose another with --out, "
             "measure it with `glotfuse eval`, or replace it with --overwrite."
         )
-    elif (folder / STATE).exists() and recipe_file.exists():
+    elif any((folder / name).exists() for name in (STATE, stages.STAGES)) and recipe_file.exists():
         other = json.loads(recipe_file.read_text("utf8"))
         different = _differences(other, values)
         if different:

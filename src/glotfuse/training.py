@@ -26,7 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from glotfuse import distributed, scoring
 from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
-from glotfuse.checkpoint import WEIGHTS, load_fusion
+from glotfuse.checkpoint import WEIGHTS
 from glotfuse.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, spread, wrapped
 from glotfuse.errors import CheckpointError, GlotfuseError
 from glotfuse.inputs import PreparedExample, split_rows, training_inputs
@@ -35,6 +35,7 @@ from glotfuse.model import FusedLM
 from glotfuse.progress import Bar, StopRequest, graceful_interrupt
 from glotfuse.sequences import IGNORED
 from glotfuse.tracking import LOG, LogFile, check_trackers, tracking
+from glotfuse.trained_parts import load_parts, save_parts, separate_adapter
 
 _WEIGHT_TEXTS = 32
 """Development texts whose mean layer weights are logged at each evaluation."""
@@ -78,6 +79,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         dev: Development examples, or None.
         eval_batch_size: Development examples per forward pass.
         max_tokens: Most encoder and plain-text tokens per forward pass; None has no limit.
+        adapter_learning_rate: Peak for the LM's adapter; None takes that of the fusion.
         **options: Passed on.
     """
 
@@ -89,9 +91,11 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         dev: DevExamples | None,
         eval_batch_size: int = 32,
         max_tokens: int | None = None,
+        adapter_learning_rate: float | None = None,
         **options: Any,
     ):
         self._max_tokens = max_tokens
+        self._adapter_learning_rate = adapter_learning_rate
         self._pad = model.encoder.pad_token_id
         super().__init__(model, args, data_collator=self._collate, train_dataset=train, **options)
         self._dev = dev
@@ -119,6 +123,14 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
                 losses.append(step(model, part, num_items_in_batch))
         return torch.stack(losses).sum()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The Trainer's, with a learning rate of its own for the adapter."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh and self._adapter_learning_rate is not None:
+            separate_adapter(optimizer, self.model, self._adapter_learning_rate)
+        return optimizer
 
     def _wrap_model(self, model: Any, *arguments: Any, **options: Any) -> Any:
         return wrapped(model) if is_sharded(model) else super()._wrap_model(model, *arguments, **options)
@@ -153,12 +165,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        from safetensors.torch import save_file
-
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.fusion.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        save_parts(self.model, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
@@ -171,8 +178,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        load_fusion(model or self.model, load_file(folder / WEIGHTS), folder)
+        load_parts(model or self.model, Path(resume_from_checkpoint))
 
 
 @torch.inference_mode()
@@ -268,8 +274,11 @@ def train(
     select_by: str = "loss",
     eval_batch_size: int = 32,
     report_to: Sequence[str] = (),
+    adapter_learning_rate: float | None = None,
 ) -> TrainingOutcome:
-    """Trains the fusion, resuming from `state_folder` where an interrupted run left its state there.
+    """Trains the fusion, and the LM's adapter where it learns.
+
+    Goes on from `state_folder` where an interrupted run left its state there.
 
     At the end the model holds the weights that the development examples chose, or the last ones without any.
 
@@ -322,7 +331,9 @@ def train(
         if max_tokens is None and model.device.type == "cpu":
             max_tokens = CPU_TOKENS
         callbacks = [schedule, LogFile(state_folder.parent / LOG)]
-        trainer = FusionTrainer(model, args, train_examples, dev, eval_batch_size, max_tokens, callbacks=callbacks)
+        trainer = FusionTrainer(
+            model, args, train_examples, dev, eval_batch_size, max_tokens, adapter_learning_rate, callbacks=callbacks
+        )
         trainer.model_accepts_loss_kwargs = True
         _silence(trainer)
         try:
@@ -337,8 +348,7 @@ def train(
             "Run the same command again to go on from there."
         )
     if dev is not None and state.best_model_checkpoint:
-        best = Path(state.best_model_checkpoint)
-        load_fusion(model, load_file(best / WEIGHTS), best)
+        load_parts(model, Path(state.best_model_checkpoint))
     distributed.barrier()  # every process has read the weights before the state goes
     model.eval()
     return TrainingOutcome(state.global_step, state.best_global_step, state.best_metric, list(state.log_history))

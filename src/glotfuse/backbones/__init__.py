@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from glotfuse.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from glotfuse.backbones.adapter import add_adapter, merge_adapter
     from glotfuse.backbones.bundled import cache_dir
     from glotfuse.backbones.encoder import Encoder
     from glotfuse.backbones.identity import BackboneIdentity
@@ -16,6 +17,8 @@ else:  # hidden from type checkers, which would take any name for granted
         __name__,
         {
             "LM": "glotfuse.backbones.lm",
+            "add_adapter": "glotfuse.backbones.adapter",
+            "merge_adapter": "glotfuse.backbones.adapter",
             "BackboneIdentity": "glotfuse.backbones.identity",
             "BackboneOptions": "glotfuse.backbones.loading",
             "Encoder": "glotfuse.backbones.encoder",
@@ -32,7 +35,9 @@ __all__ = [
     "BackboneOptions",
     "Encoder",
     "PrefixCache",
+    "add_adapter",
     "cache_dir",
     "load_encoder",
     "load_lm",
+    "merge_adapter",
 ]

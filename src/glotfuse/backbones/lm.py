@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.prefix_cache import PrefixCache
 from glotfuse.backbones.recompute import recomputing
 from glotfuse.errors import BackboneError
+
+if TYPE_CHECKING:
+    from glotfuse.backbones.adapter import Adapter
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +65,15 @@ class LM(nn.Module):
         takes_positions: Whether its forward takes `position_ids` (most ALiBi and recurrent LMs do not).
         selects_logits: Whether it computes logits at given positions only.
         is_sharded: Whether its layers are split over processes, which then have to run it equally often.
+        adapter: Trained tensors beside its weights, or None; see `glotfuse.backbones.adapter`.
+        merged: Whether an adapter was added to its weights, which are then not those of its identity.
 
     Raises:
         BackboneError: The model is not causal, or does not read embeddings as it reads tokens.
     """
+
+    adapter: Adapter | None = None
+    merged = False
 
     def __init__(self, model: nn.Module, tokenizer: Any, identity: BackboneIdentity):
         super().__init__()
@@ -102,8 +110,21 @@ class LM(nn.Module):
         self.is_sharded = True
 
     def train(self, mode: bool = True) -> LM:
-        """Stays in evaluation mode: frozen means frozen."""
-        return super().train(False)
+        """Stays in evaluation mode, for frozen means frozen; only an adapter's dropout is switched."""
+        super().train(False)
+        if self.adapter is not None:
+            self.adapter.train(mode)
+        return self
+
+    @property
+    def plain(self) -> LM:
+        """The same LM without adapter."""
+        return self if self.adapter is None else self.adapter.base
+
+    @property
+    def learning(self) -> bool:
+        """Whether it has an adapter that is being trained."""
+        return self.adapter is not None and self.adapter.learning
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., H) of token ids (...), as the LM's own forward would make them."""

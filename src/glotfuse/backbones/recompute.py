@@ -31,8 +31,9 @@ def recomputing(model: nn.Module) -> Iterator[None]:
             f"Expected layers that transformers can checkpoint; found none in {type(model).__name__}. "
             "Set training.gradient_checkpointing to false."
         )
+    draws = any(module.training for module in model.modules())  # an adapter's dropout: the same again
     for layer in layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=draws)
     try:
         yield
     finally:

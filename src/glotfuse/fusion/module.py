@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from glotfuse.errors import ConfigError, did_you_mean
 from glotfuse.fusion.mixers import MIXERS, MixerOutput
 from glotfuse.fusion.projectors import PROJECTORS
+from glotfuse.fusion.some_layers import SomeLayers, chosen_layers
 
 LAYER_NORMS = ("none", "rms", "layer")
 BOUNDARIES = ("zeros", "normal")
@@ -54,6 +55,8 @@ class Fusion(nn.Module):
         state_dropout: Probability that an element of a mixed state is zeroed in training (inverted dropout). It keeps
             projector and LM from relying on details that other languages' states lack.
         token_dropout: Probability that a span position is left out in training, summary and boundary never.
+        state_noise: Deviation of Gaussian noise on each mixed state in training, relative to its root mean square.
+        layers: Encoder layers that are mixed, negative ones from the end; None takes those that the mixer reads.
         boundary: Start of the learned vector that ends the span: `zeros` (the paper) or `normal`
             (LangBridge's N(0,1), times `match_scale` where that is given).
 
@@ -78,6 +81,8 @@ class Fusion(nn.Module):
         summary: bool = False,
         state_dropout: float = 0.0,
         token_dropout: float = 0.0,
+        state_noise: float = 0.0,
+        layers: Sequence[int] | None = None,
         boundary: str = "zeros",
     ):
         super().__init__()
@@ -93,13 +98,19 @@ class Fusion(nn.Module):
         self.summary = summary
         self.state_dropout = state_dropout
         self.token_dropout = token_dropout
+        self.state_noise = state_noise
         self.layer_norm = layer_norm
         self.match_scale = match_scale
-        self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
+        if layers is None:
+            self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
+        else:
+            chosen = chosen_layers(layers, num_layers)
+            inner = MIXERS.build(mixer, mixer_options, num_layers=len(chosen), hidden_size=encoder_size)
+            self.mixer = SomeLayers(inner, chosen, num_layers)
         self.projector = PROJECTORS.build(projector, projector_options, encoder_size=encoder_size, lm_size=lm_size)
-        layers = list(self.mixer.layers)
-        if layers != sorted(set(layers)) or not layers or layers[0] < 0 or layers[-1] >= num_layers:
-            raise ConfigError(f"Expected ascending layers of the mixer, each once, below {num_layers}; found {layers}.")
+        read = list(self.mixer.layers)
+        if read != sorted(set(read)) or not read or read[0] < 0 or read[-1] >= num_layers:
+            raise ConfigError(f"Expected ascending layers of the mixer, each once, below {num_layers}; found {read}.")
         start = torch.zeros(lm_size) if boundary == "zeros" else torch.randn(lm_size) * (match_scale or 1.0)
         self.boundary = nn.Parameter(start)
 
@@ -116,6 +127,9 @@ class Fusion(nn.Module):
         """The second half alone: from mixed states (B,T,D) to the span."""
         states, layer_weights = mixed
         mask = mask.bool()
+        if self.training and self.state_noise:
+            scale = states.detach().pow(2).mean(-1, keepdim=True).sqrt()
+            states = states + self.state_noise * scale * torch.randn_like(states)
         states = F.dropout(states, self.state_dropout, self.training)
         embeddings, lengths = self.projector(states, mask)
         embeddings = self._scale(embeddings)
