@@ -1,4 +1,4 @@
-"""Fused models in lm-evaluation-harness: the scores are the model's own, and the harness's definitions run as they are."""
+"""Fused models in lm-evaluation-harness: scores are the model's own, and the harness's definitions run as they are."""
 
 from __future__ import annotations
 
@@ -176,24 +176,20 @@ def test_turns_of_a_conversation_become_one_text(model: FusedLM) -> None:
     assert GlotfuseLM(model).apply_chat_template(history) == "Be brief.\n\nOne?\n1\n\nTwo?"
 
 
-@pytest.mark.parametrize("with_template", [False, True])
-def test_accuracy_is_that_of_glotfuse_eval_to_the_example(tmp_path: Path, with_template: bool) -> None:
+def test_accuracy_is_that_of_glotfuse_eval_to_the_example(tmp_path: Path) -> None:
     recipe = small_recipe(write_task(tmp_path / "data"), training={"epochs": 1})
     train_run(recipe, tmp_path / "run")
-    report = measure_run(tmp_path / "run", recipe)
     device = None if torch.cuda.is_available() else "cuda:0"  # what the harness says by default
     lm = GlotfuseLM(str(tmp_path / "run"), device=device, batch_size=4, truncation="end")
-    for result in report.results:
-        lines = (tmp_path / "run" / "predictions" / "test" / f"{result.language}.jsonl").read_text("utf8").splitlines()
-        rows = [json.loads(line) for line in lines]
+    for result, with_template in zip(measure_run(tmp_path / "run", recipe).results, (False, True), strict=True):
+        path = tmp_path / "run" / "predictions" / "test" / f"{result.language}.jsonl"
+        rows = [json.loads(line) for line in path.read_text("utf8").splitlines()]
         labels = list(rows[0]["probabilities"])
+        data = str(tmp_path / "data" / result.language / "test.tsv")
         task = {
             "task": "topics",
             "dataset_path": "csv",
-            "dataset_kwargs": {
-                "data_files": {"test": str(tmp_path / "data" / result.language / "test.tsv")},
-                "sep": "\t",
-            },
+            "dataset_kwargs": {"data_files": {"test": data}, "sep": "\t"},
             "test_split": "test",
             "output_type": "multiple_choice",
             "doc_to_text": "{{text}}",
@@ -223,7 +219,7 @@ def test_the_harness_xnli_runs_by_its_own_definition(model: FusedLM, tmp_path: P
     task["dataset_kwargs"] = {"data_files": {"validation": str(tmp_path / "rows.jsonl")}}
     found = evaluated(GlotfuseLM(model, batch_size=2), {**group, "task": [task]}, XNLI)
     samples = sorted(found["samples"]["xnli_en"], key=lambda sample: sample["doc_id"])
-    assert samples[0]["arguments"][0][1] == f"{rows[0]['premise']}, right? Yes, {TEXTS[0]}"
+    assert samples[0]["arguments"][0] == ("", f" {rows[0]['premise']}, right? Yes, {TEXTS[0]}")
     hits = 0
     for row, sample in zip(rows, samples, strict=True):
         text = f"{row['premise']}, right?"
@@ -236,7 +232,7 @@ def test_the_harness_xnli_runs_by_its_own_definition(model: FusedLM, tmp_path: P
 def test_the_example_has_the_languages_and_label_words_of_the_quickstart() -> None:
     task = get_task("quickstart")
     languages = task.languages("test")
-    group = load_yaml(EXAMPLES / "quickstart" / "all_languages.yaml")
+    group = load_yaml(EXAMPLES / "quickstart.yaml")
     assert sorted(group["task"]) == sorted(f"quickstart_{language}" for language in languages)
     for language in languages:
         own = load_yaml(EXAMPLES / "quickstart" / f"{language}.yaml")
