@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from glotfuse.answer_scoring import AnswerScore, score_answers
 from glotfuse.errors import PromptError
 from glotfuse.model import FusedLM
-from test_model_families import textbook_logits
+from test_model_families import BRANCHING, textbook_logits
 from tiny import LMS, TEXTS, tiny_model
 
 ANSWERS = (
@@ -45,6 +45,8 @@ def test_scores_are_the_textbooks_cached_or_not(lm: str) -> None:
         model.cache_head = cached
         for found, own in zip(scored(model, answers), expected, strict=True):
             assert [score.log_probability for score in found] == pytest.approx(own, abs=1e-4)
+    if lm in BRANCHING:
+        assert model.branching, "the answers should be read as a tree"
 
 
 @torch.no_grad()
