@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 try:
@@ -31,7 +30,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import ConfigError, PromptError, did_you_mean
 from glotfuse.inputs import InputReader, PreparedExample
 from glotfuse.integrations.lm_eval import MODEL_NAME
-from glotfuse.integrations.lm_eval_requests import Question, joined, questions_of, tokenise
+from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenise
 from glotfuse.model import FusedLM
 
 logger = logging.getLogger(__name__)
@@ -151,7 +150,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
         prepared = self._tokenise([(r.args[0], self._language_of(r.task_name)) for r in requests])
         results: dict[int, str] = {}
         with tqdm(total=len(requests), desc="generate_until", disable=disable_tqdm) as bar:
-            for options, places in _by_options(requests):
+            for options, places in by_options(requests):
                 kwargs: dict[str, Any] = dict(normalize_gen_kwargs(options, self.max_gen_toks))
                 until, most = [stop for stop in kwargs.pop("until") if stop], kwargs.pop("max_gen_toks")
                 kwargs.pop("max_length", None)
@@ -304,13 +303,3 @@ def _batch_size(given: int | str, most: int | None) -> tuple[int | str, int]:
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"Expected a batch size of at least 1, or auto; found {given!r}.")
     return int(text), int(text)
-
-
-def _by_options(requests: Sequence[Any]) -> list[tuple[dict[str, Any], list[int]]]:
-    """Indices of requests with the same generation settings."""
-    order = sorted(range(len(requests)), key=lambda i: repr(requests[i].args[1]))
-    return [
-        (requests[places[0]].args[1], places)
-        for _, group in groupby(order, key=lambda i: repr(requests[i].args[1]))
-        if (places := list(group))
-    ]

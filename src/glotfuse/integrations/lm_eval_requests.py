@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 from glotfuse.errors import PromptError
@@ -91,6 +91,16 @@ def _with_text(question: Question, task: str | None, document: int | None) -> Qu
             f"document {document}. Put the text into the task's doc_to_text."
         )
     return replace(question, text=text, answers=rest)
+
+
+def by_options(requests: Sequence[Any]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Generation settings, each with the indices of the generate_until requests that have them."""
+    order = sorted(range(len(requests)), key=lambda i: repr(requests[i].args[1]))
+    return [
+        (requests[places[0]].args[1], places)
+        for _, group in groupby(order, key=lambda i: repr(requests[i].args[1]))
+        if (places := list(group))
+    ]
 
 
 def tokenise(
