@@ -178,6 +178,8 @@ def load(
     encoder: str | Encoder | None = None,
     lm: str | LM | None = None,
     device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
     encoder_options: BackboneOptions | None = None,
     lm_options: BackboneOptions | None = None,
     merged: bool = False,
@@ -190,6 +192,8 @@ def load(
         encoder: Where the encoder is now (folder or id), or a loaded one; None takes the recorded name.
         lm: The same for the LM.
         device: `auto` or a torch device, where no options are given.
+        dtype: Of both backbones, as in `BackboneOptions`, where no options are given.
+        trust_remote_code: Whether code from the hub may run, where no options are given.
         encoder_options: How to load the encoder.
         lm_options: How to load the LM.
         merged: Add the LM's adapter to a copy of its weights, which answers faster and takes more memory. Such a
@@ -205,14 +209,15 @@ def load(
     recorded = {"encoder": dict(config["encoder"]), "lm": dict(config["lm"])}
     prefix, src_lang = recorded["encoder"].pop("prefix"), recorded["encoder"].pop("src_lang")
     identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
+    how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
-        options = encoder_options or BackboneOptions(identities["encoder"].revision, device=device)
+        options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
         encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     if not isinstance(lm, LM):
         lm = load_lm(
             lm or identities["lm"].name,
-            lm_options or BackboneOptions(identities["lm"].revision, device=device),
+            lm_options or BackboneOptions(identities["lm"].revision, **how),
         )
     _check_identity("lm", identities["lm"], lm.identity, folder)
     if lm.merged:

@@ -153,7 +153,7 @@ def _score_tree(model: FusedLM, sequences: Sequences, tree: LabelTree) -> Tensor
         torch.cat([sequences.embeddings, model.lm.embed(nodes).to(sequences.embeddings.dtype)], dim=1),
         F.pad(sequences.last(), (0, num_nodes), value=True),
         cache=head.expand(batch_size),
-        attention_mask=_tree_mask(sequences.mask, tree, num_head, model.lm.dtype),
+        attention_mask=tree_mask(sequences.mask, torch.tensor(tree.visible(), device=device), num_head, model.lm.dtype),
         position_ids=num_head + position_ids,
     ).view(batch_size, 1 + num_nodes, -1)  # first the row's last position, then the nodes
     normaliser = logits.logsumexp(-1)
@@ -164,23 +164,22 @@ def _score_tree(model: FusedLM, sequences: Sequences, tree: LabelTree) -> Tensor
     return torch.stack(columns, dim=1)
 
 
-def _tree_mask(real: Tensor, tree: LabelTree, num_head: int, dtype: torch.dtype) -> Tensor:
+def tree_mask(real: Tensor, among: Tensor, num_head: int, dtype: torch.dtype) -> Tensor:
     """What is added to attention scores, (B,1,M+W,C+M+W): rows are causal, nodes see their row and their ancestors.
 
     Args:
         real: (B,M), true for real positions.
-        tree: The label words.
+        among: (W,W) or (B,W,W), which nodes each node sees.
         num_head: C.
         dtype: Of the result.
     """
     device, (batch_size, num_positions) = real.device, real.shape
-    num_nodes = len(tree.token_ids)
+    num_nodes = among.shape[-1]
     causal = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device).tril()
     rows = F.pad(causal, (num_head, 0), value=True)
     rows = F.pad(rows, (0, num_nodes), value=False).expand(batch_size, -1, -1)
     before = F.pad(real, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
-    among = torch.tensor(tree.visible(), device=device).expand(batch_size, -1, -1)
-    hidden = ~torch.cat([rows, torch.cat([before, among], dim=2)], dim=1)
+    hidden = ~torch.cat([rows, torch.cat([before, among.expand(batch_size, -1, -1)], dim=2)], dim=1)
     return hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
 
 
