@@ -52,6 +52,7 @@ def build_model(
             projector=fusion.projector,
             projector_options=fusion.projector_options,
             layer_norm=fusion.layer_norm,
+            centre=fusion.centre,
             match_scale=scale if fusion.match_scale else None,
             summary=fusion.summary,
             state_dropout=fusion.state_dropout,

@@ -79,6 +79,8 @@ class FusionConfig:
     """Options of the projector, such as `num_latents`."""
     layer_norm: Literal["none", "rms", "layer"] = "none"
     """Normalisation of each layer's states before mixing; T5-like encoders need it."""
+    centre: bool = False
+    """Take each layer's mean state over the training text away before mixing, and bring the rest to one scale."""
     match_scale: bool = True
     """Bring every projected vector to the root mean square of the LM's token embeddings."""
     summary: bool = True

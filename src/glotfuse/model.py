@@ -103,7 +103,7 @@ class FusedLM(nn.Module):
     def _span_of_sum(self, batch: Batch, weights: Tensor) -> Span:
         """The same for weights that no token changes: layers are added up while the encoder runs."""
         mask = batch.encoder_mask.to(self.device)
-        states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, self.fusion.normalise)
+        states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, self.fusion.ready)
         span: Span = self.fusion.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
         return span
 

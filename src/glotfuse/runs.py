@@ -7,6 +7,7 @@ the report and the predictions.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from glotfuse.alignment import align
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
 from glotfuse.backbones.loading import resolve_device
+from glotfuse.centring import centre
 from glotfuse.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.features import STORES, FeatureCache, FeatureCacheError
@@ -39,6 +41,7 @@ from glotfuse.tracking import check_trackers
 
 RECIPE, STATE = "recipe.json", "state"
 _CPU_CACHE_GB = 20.0
+_CENTRING_TEXTS = 2000
 
 
 def load_backbones(recipe: Recipe) -> tuple[Encoder, LM]:
@@ -131,8 +134,10 @@ def train_run(
     dev = training.DevExamples(dev_examples, [label_of(row) for row in rows.dev] if task.labels else [])
     resuming = distributed.once(lambda: training.last_state(folder / STATE)) is not None
     with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
-        ready = resuming or start is not None
-        alignment = None if ready else distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
+        alignment = None
+        if not resuming and start is None:
+            distributed.once(lambda: _centre(model, train_examples))
+            alignment = distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
         distributed.share_weights(model.fusion)
         outcome = _train(model, recipe, folder, train_examples, dev if dev_examples else None)
     record = {
@@ -272,6 +277,15 @@ def _room_for_states(model: FusedLM, examples: Sequence[PreparedExample], max_by
     for reason in filter(None, distributed.gather(failure)):
         raise FeatureCacheError(reason)
     return opened()
+
+
+def _centre(model: FusedLM, examples: Sequence[PreparedExample]) -> None:
+    if not model.fusion.reads_encoder or model.fusion.centring is None:
+        return
+    every = math.ceil(len(examples) / _CENTRING_TEXTS)  # from all over the data, which may be sorted
+    chosen = [example.encoder_ids for example in examples[::every]]
+    with Bar("centring", len(chosen)) as bar:
+        centre(model, chosen, bar.advance)
 
 
 def _warm_start(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]) -> dict[str, Any] | None:

@@ -25,11 +25,11 @@ def test_every_layer_has_a_tap(family: str, monkeypatch: pytest.MonkeyPatch) -> 
     for layer in range(encoder.num_layers):
         weights = torch.zeros(encoder.num_layers)
         weights[layer] = 2.0
-        found = encoder.sum_layers(ids, mask, weights, lambda x: x + 1)
+        found = encoder.sum_layers(ids, mask, weights, lambda x, _: x + 1)
         torch.testing.assert_close(found[mask], 2 * (expected[layer] + 1)[mask])
     weights = torch.rand(encoder.num_layers)
     mixed = sum(w * x for w, x in zip(weights, expected, strict=True))
-    torch.testing.assert_close(encoder.sum_layers(ids, mask, weights, lambda x: x)[mask], mixed[mask])
+    torch.testing.assert_close(encoder.sum_layers(ids, mask, weights, lambda x, _: x)[mask], mixed[mask])
 
 
 def test_an_encoder_without_taps_is_summed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_an_encoder_without_taps_is_summed_all_the_same(monkeypatch: pytest.Monk
     monkeypatch.setattr(encoder, "_taps", None)
     weights = torch.rand(encoder.num_layers)
     mixed = sum(w * x for w, x in zip(weights, encoder(ids, mask), strict=True))
-    torch.testing.assert_close(encoder.sum_layers(ids, mask, weights, lambda x: x), mixed)
+    torch.testing.assert_close(encoder.sum_layers(ids, mask, weights, lambda x, _: x), mixed)
 
 
 def test_a_module_that_runs_twice_is_no_tap() -> None:

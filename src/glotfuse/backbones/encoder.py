@@ -137,7 +137,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def sum_layers(
-        self, input_ids: Tensor, attention_mask: Tensor, weights: Tensor, transform: Callable[[Tensor], Tensor]
+        self, input_ids: Tensor, attention_mask: Tensor, weights: Tensor, transform: Callable[[Tensor, int], Tensor]
     ) -> Tensor:
         """The weighted sum of all layers' states (B,T,D), added up while the model runs, without holding them all.
 
@@ -145,14 +145,14 @@ class Encoder(nn.Module):
             input_ids: (B,T).
             attention_mask: (B,T).
             weights: (L,); layers with weight zero are passed over.
-            transform: Applied to each layer's state before it is added.
+            transform: Applied to each layer's state and its index before it is added.
         """
         total: Tensor | None = None
 
         def add(layer: int, states: Tensor) -> None:
             nonlocal total
             if chosen[layer]:
-                term = transform(states).mul(chosen[layer])
+                term = transform(states, layer).mul(chosen[layer])
                 total = term if total is None else total.add_(term)
 
         chosen = weights.tolist()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glotfuse.errors import ConfigError, did_you_mean
+from glotfuse.fusion.centring import Centring
 from glotfuse.fusion.mixers import MIXERS, MixerOutput
 from glotfuse.fusion.projectors import PROJECTORS
 from glotfuse.fusion.some_layers import SomeLayers, chosen_layers
@@ -48,6 +49,8 @@ class Fusion(nn.Module):
         layer_norm: What is done to each layer's state before mixing: `none`, `rms` (unit root mean square) or
             `layer` (zero mean, unit variance), both without learned weights. T5-like encoders need one of the
             two when layers are mixed: their intermediate states are raw residual sums that grow with depth.
+        centre: Whether each layer's mean state over English training text is taken away before mixing and the rest
+            scaled to one; see `Centring`.
         match_scale: Root mean square that every projected vector is brought to, that of the LM's own token
             embeddings; None leaves the projector's output as it is.
         summary: Whether a first span position holds the mean of all others (brought to their scale). Single tokens
@@ -77,6 +80,7 @@ class Fusion(nn.Module):
         projector: str = "linear",
         projector_options: dict[str, Any] | None = None,
         layer_norm: str = "none",
+        centre: bool = False,
         match_scale: float | None = None,
         summary: bool = False,
         state_dropout: float = 0.0,
@@ -101,6 +105,7 @@ class Fusion(nn.Module):
         self.state_noise = state_noise
         self.layer_norm = layer_norm
         self.match_scale = match_scale
+        self.centring = Centring(num_layers, encoder_size) if centre else None
         if layers is None:
             self.mixer = MIXERS.build(mixer, mixer_options, num_layers=num_layers, hidden_size=encoder_size)
         else:
@@ -163,12 +168,17 @@ class Fusion(nn.Module):
                 f"Expected states of {self.num_layers} layers, or of the mixer's {len(layers)}; "
                 f"found {len(hidden_states)} tensors."
             )
-        states = [self.normalise(x) for x in hidden_states]
+        states = [self.ready(x, layer) for layer, x in zip(layers, hidden_states, strict=True)]
         output: MixerOutput = self.mixer(states, mask)
         return output
 
+    def ready(self, states: Tensor, layer: int) -> Tensor:
+        """One layer's states (B,T,D) as they are mixed: normalised and centred."""
+        states = self.normalise(states)
+        return states if self.centring is None else self.centring(states, layer)
+
     def normalise(self, states: Tensor) -> Tensor:
-        """One layer's states (B,T,D) as they are mixed: in the fusion's dtype, on its device, normalised."""
+        """One layer's states (B,T,D) in the fusion's dtype, on its device, normalised each by itself."""
         states = states.to(self.boundary)
         width = states.shape[-1:]
         if self.layer_norm == "rms":
