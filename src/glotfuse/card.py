@@ -22,14 +22,13 @@ from glotfuse.evaluation.languages import name_of
 from glotfuse.provenance import versions
 
 FILE = "README.md"
-MARKER = (
-    "Written by glotfuse from the run's files. Remove this line to keep your own text when the card is written again."
-)
+MARKER = "Written by glotfuse from the run's files. Remove this line, and your changes are kept."
 _ORIGINALS = {
     "bundled:e5-small": "intfloat/multilingual-e5-small",
     "bundled:smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 """Bundled name -> hub id of the model that it was made from."""
+_NO_LICENCE = "The author has not named a licence for the weights here."
 _CHECK = "not known here: look at the model's own card"
 
 
@@ -109,15 +108,16 @@ def make_card(
         marker=MARKER,
         title=name,
         where=where,
-        **entries,
+        encoder=entries["encoder"],
+        lm=entries["lm"],
         fusion=f"mixer {fusion['mixer']}, projector {fusion['projector']}",
         labels=config["labels"],
         local=[entry.shown for entry in entries.values() if entry.hub_id is None],
-        own_licence=f"The weights here: {licence}."
-        if licence
-        else "The author has not named a licence for the weights here.",
+        own_licence=f"The weights here: {licence}." if licence else _NO_LICENCE,
         reminder=f". Check those of {' and '.join(unknown)}, which this card does not know." if unknown else ".",
         languages_text=languages_text(config["encoder"]["name"], codes),
+        reads_span=config["prompt"].get("include_span", True),
+        trained_on=next((name_of(part["language"]) for part in record.get("data", [])), "English"),
         report=report,
         report_rows=_rows(report),
         table=report.table().to_markdown() if report else "",
@@ -153,7 +153,7 @@ def backbone_entry(role: str, identity: Mapping[str, Any]) -> BackboneEntry:
     local = bundled is None and (name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).exists())
     notes = [bundled.note] if bundled else []
     if identity.get("gguf_file") or name.endswith(".gguf"):
-        notes.append(f"weights from a GGUF file{f', {identity['gguf_file']}' if identity.get('gguf_file') else ''}")
+        notes.append(" ".join(["weights from a GGUF file", identity.get("gguf_file") or ""]).rstrip())
     if identity.get("quantization", "none") != "none":
         notes.append(f"quantised in training: {identity['quantization']}")
     return BackboneEntry(
@@ -206,7 +206,7 @@ def _hub_dataset(task: str) -> str | None:
     source = get_task(task).source if task in NAMED_TASKS else None
     if not isinstance(source, HubSource):
         return None
-    return next(iter(source.datasets.values())).path
+    return source.datasets[0].repo
 
 
 def _rows(report: EvaluationReport | None) -> str:
@@ -234,7 +234,6 @@ def check_folder(folder: Path) -> None:
     """
     if (folder / "embedding.json").exists():
         raise CheckpointError(
-            f"Expected a run of the method 'fusion' in {folder}; found one of 'embedding', which is a baseline and has no "
-            "card."
+            f"Expected a run of the method 'fusion' in {folder}; found the baseline 'embedding', which has no card."
         )
     checkpoint.read_config(folder)

@@ -42,9 +42,7 @@ def languages_text(encoder: str, measured: Sequence[str]) -> str:
     if not seen[True] and not seen[False]:
         return "Which languages the encoder was pretrained on is not known here: look at its own card."
     scope = f"the {len(codes)} languages that were measured" if measured else f"{len(codes)} known languages"
-    lines = [
-        f"Of {scope}, the encoder was pretrained on {len(seen[True])}, by its authors' list: {_named(seen[True])}."
-    ]
+    lines = [f"Of {scope}, the encoder was pretrained on {len(seen[True])}, as its authors list: {_named(seen[True])}."]
     if seen[False]:
         lines.append(f"Not in that list: {_named(seen[False])}.")
     if seen[None]:
@@ -57,14 +55,12 @@ def data_text(record: Mapping[str, Any], dataset: str | None) -> str:
     """What it was trained on."""
     if not record:
         return "The training record is not with this checkpoint."
-    origin = f"[{dataset}](https://huggingface.co/datasets/{dataset}) or a copy of it" if dataset else "own files"
+    origin = f"`{dataset}` or a copy of it" if dataset else "own files"
     task = record.get("recipe", {}).get("task", {}).get("name")
     origin = "the sentences in the glotfuse package" if task == "quickstart" else origin
     dropped = sum(part["rows"] - part["kept"] for part in record.get("data", []))
-    text = (
-        f"Trained on {record.get('num_train_examples', 0)} rows and chosen by {record.get('num_dev_examples', 0)}, in one "
-        f"language, from {origin}."
-    )
+    numbers = (record.get(f"num_{part}_examples", 0) for part in ("train", "dev"))
+    text = "Trained on {} rows and chosen by {}, in one language, from {}.".format(*numbers, origin)
     return text + (f" {dropped} rows were left out as empty, malformed or repeated." if dropped else "")
 
 
@@ -78,18 +74,18 @@ def limits(
         found.append(f"Little training data: {num_train} rows.")
     found += [f"A backbone has {note}." if note.startswith("weights") else f"{note.capitalize()}." for note in notes]
     if record.get("num_truncated"):
-        found.append(f"{record['num_truncated']} training texts were cut.")
+        found.append(f"Training texts that were cut: {record['num_truncated']}.")
     if report is None:
         return [*found, "It has not been measured: nothing is known of how well it works."]
     results = report.results
     smallest = min((result.num_examples for result in results), default=0)
     if 0 < smallest < _SMALL_TEST:
         found.append(f"Measured on few rows (from {smallest} per language): mind the intervals.")
-    for key, what in (("num_truncated", "texts were cut"), ("num_invalid", "answers were no label")):
+    for key, what in (("num_truncated", "texts that were cut"), ("num_invalid", "answers that were no label")):
         counts = [(result, getattr(result, key)) for result in results if getattr(result, key)]
         if counts:
             places = ", ".join(f"{name_of(result.language)} {count}" for result, count in counts)
-            found.append(f"{sum(count for _, count in counts)} measured {what}: {places}.")
+            found.append(f"Measured {what}: {sum(count for _, count in counts)} ({places}).")
     if not any(result.num_truncated or result.num_invalid for result in results):
         found.append("No measured text was cut, and no answer was invalid.")
     leaks = [*record.get("leaks", []), *_leaks(report)]

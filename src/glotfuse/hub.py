@@ -18,14 +18,8 @@ from glotfuse.errors import CheckpointError
 if TYPE_CHECKING:
     from glotfuse.model import FusedLM
 
-_UPLOADED = (
-    checkpoint.CONFIG,
-    checkpoint.WEIGHTS,
-    "report-*.json",
-    "report-*.md",
-    "adapter/*.json",
-    "adapter/*.safetensors",
-)
+_REPORTS, _ADAPTER = ("report-*.json", "report-*.md"), ("adapter/*.json", "adapter/*.safetensors")
+_UPLOADED = (checkpoint.CONFIG, checkpoint.WEIGHTS, *_REPORTS, *_ADAPTER)
 
 
 def push_run(

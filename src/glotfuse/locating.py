@@ -29,12 +29,10 @@ def locate(name: Path | str, revision: str | None = None) -> Path:
     try:
         found = Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
     except LocalEntryNotFoundError as error:
-        offline = (
-            "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the hub cannot be reached ({_cause(error)})"
-        )
+        cause = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the hub cannot be reached: {_cause(error)}"
         raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id; found no folder {name!r}, nothing of {wanted} in the hub cache, "
-            f"and {cause}. Correct the path, or go online once to fetch it."
+            f"Expected a checkpoint folder or a hub id; found no folder {name!r} and nothing of {wanted} in "
+            f"the hub cache, and {cause}. Correct the path, or go online once to fetch it."
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(

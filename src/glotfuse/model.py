@@ -87,7 +87,7 @@ class FusedLM(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedLM:
         """Moves and casts what can be; the fusion stays with the LM, wherever that is."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.fusion.to(self.lm.device)
         self._head_caches.clear()
         return self

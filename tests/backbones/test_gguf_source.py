@@ -81,7 +81,7 @@ def test_a_gguf_model_moves_and_casts_like_any_other(source: tuple[Any, Any, Pat
 
 def test_what_is_no_gguf_file_is_a_clear_error(source: tuple[Any, Any, Path], tmp_path: Path) -> None:
     path = source[2]
-    with pytest.raises(BackboneError, match="Expected a GGUF file at .*nowhere.gguf"):
+    with pytest.raises(BackboneError, match=r"Expected a GGUF file at .*nowhere\.gguf"):
         load_lm(str(tmp_path / "nowhere.gguf"), CPU)
     with pytest.raises(BackboneError, match=r"Expected 'x.gguf' in the folder .* found tiny.gguf"):
         load_lm(str(path.parent), BackboneOptions(device="cpu", gguf_file="x.gguf"))

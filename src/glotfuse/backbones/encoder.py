@@ -100,7 +100,8 @@ class Encoder(nn.Module):
         if is_fixed(self.model):
             say_fixed(self.model)
             return self
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def tokenize(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids with the model's special tokens, one list per text, never cut.

@@ -100,7 +100,8 @@ class LM(nn.Module):
         if is_fixed(self.model):
             say_fixed(self.model)
             return self
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., H) of token ids (...), as the LM's own forward would make them."""
