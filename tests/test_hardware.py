@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from glotfuse.backbones import BackboneOptions, load_lm
 from glotfuse.backbones.quantization import QUANTIZATIONS, quantization_config
 from glotfuse.errors import BackboneError, ConfigError
 from glotfuse.inputs import prepare, training_inputs
+from glotfuse.measuring import measure_run
 from glotfuse.model import FusedLM
 from glotfuse.recipes import recipe_from_dict
-from glotfuse.runs import backbone_options
+from glotfuse.runs import backbone_options, train_run
+from small_runs import small_recipe, write_task
 from test_checkpoint import built, scores
 from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, lm_folder, tiny_lm, tiny_model
 
@@ -43,15 +46,13 @@ def train_steps(model: FusedLM, number: int = 5, language: str | None = None) ->
     inputs = training_inputs(examples, model.encoder.pad_token_id)
     optimizer = torch.optim.AdamW(model.fusion.parameters(), lr=1e-2)
     losses = []
-    torch.manual_seed(0)  # of the dropout
-    model.train()
+    model.eval()  # no dropout
     for _ in range(number):
         loss = model(**inputs)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    model.eval()
     return losses
 
 
@@ -70,9 +71,9 @@ def test_every_family_learns_and_answers_in_bfloat16(encoder: str, lm: str) -> N
     )
     assert float((first - second).abs().max()) < 0.2
     assert len(model.generate(TEXTS[:2], max_new_tokens=3, language=language)) == 2
-    losses, exact_losses = (train_steps(each, language=language) for each in (model, exact))
+    losses = train_steps(model, language=language)
     assert losses[-1] < losses[0]
-    assert losses[0] == pytest.approx(exact_losses[0], rel=0.1)  # later steps drift apart
+    assert losses[0] == pytest.approx(train_steps(exact, 1, language)[0], rel=0.1)
 
 
 def test_a_bfloat16_model_is_saved_and_loaded_with_the_same_answers(tmp_path: Path) -> None:
@@ -110,13 +111,31 @@ def test_a_spread_lm_gives_identical_answers_and_gradients() -> None:
 def test_what_was_placed_stays_when_the_rest_is_moved(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny_model()
     model.lm = tiny_lm("llama", device_map={"": "cpu"})
-    assert model.hf_device_map == {"fusion": torch.device("cpu"), "encoder": torch.device("cpu"), "lm": "cpu"}
+    assert model.hf_device_map == {"fusion": "cpu", "encoder": "cpu", "lm": "cpu"}
+    assert not hasattr(tiny_model(), "hf_device_map")
     with caplog.at_level(logging.WARNING, logger="glotfuse"):
         model.to(torch.bfloat16)
     assert "stays as it was loaded" in caplog.text
     assert model.encoder.dtype == torch.bfloat16
     assert {p.dtype for p in model.lm.parameters()} == {torch.float32}
     assert scores(model).isfinite().all()
+
+
+@pytest.mark.parametrize("device_map", [{"": "cpu"}, SPREAD], ids=["one device", "spread"])
+def test_a_run_with_a_placed_lm_is_the_run_without(device_map: dict[str, str], tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    short = {"epochs": 1, "evaluations": 1}
+    for name, options in (("plain", {}), ("placed", {"device_map": device_map})):
+        lm = {"name": lm_folder("llama"), **options}
+        recipe = small_recipe(data, lm=lm, training=short)
+        train_run(recipe, tmp_path / name)
+        measure_run(tmp_path / name, recipe)
+    first, second = (
+        json.loads((tmp_path / name / "report-test.json").read_text())["results"] for name in ("plain", "placed")
+    )
+    assert first == second
+    weights = [(tmp_path / name / "fusion.safetensors").read_bytes() for name in ("plain", "placed")]
+    assert weights[0] == weights[1]
 
 
 def test_a_recipe_names_devices_quantisation_and_file() -> None:
@@ -129,13 +148,13 @@ def test_a_recipe_names_devices_quantisation_and_file() -> None:
         recipe_from_dict({"lm": {"quantization": "int8"}})
 
 
-@pytest.mark.parametrize("compiled", ["lm", "fusion", "both"])
+@pytest.mark.parametrize("compiled", ["lm", "fusion"])
 def test_compiled_parts_give_the_same_answers(compiled: str, tmp_path: Path) -> None:
     model = built()
     expected, text = scores(model), model.generate(TEXTS[:1], max_new_tokens=3)
-    if compiled != "fusion":
+    if compiled == "lm":
         model.lm.model = torch.compile(model.lm.model, backend="eager")
-    if compiled != "lm":
+    else:
         model.fusion = torch.compile(model.fusion, backend="eager")
     torch.testing.assert_close(scores(model), expected, atol=1e-4, rtol=1e-4)
     assert model.generate(TEXTS[:1], max_new_tokens=3) == text

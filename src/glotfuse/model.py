@@ -75,15 +75,20 @@ class FusedLM(nn.Module):
         return self.lm.dtype
 
     @property
-    def hf_device_map(self) -> dict[str, Any] | None:
-        """Devices of all parts where accelerate placed some, which tells the Trainer to leave them there; else None."""
+    def hf_device_map(self) -> dict[str, Any]:
+        """Devices of all parts where accelerate placed some, which tells the Trainer to leave them there.
+
+        Raises:
+            AttributeError: Nothing was placed. Other libraries ask by `hasattr`.
+        """
         placed = getattr(self.lm.model, "hf_device_map", None)
         encoder = getattr(self.encoder.model, "hf_device_map", None)
         if placed is None and encoder is None:
-            return None
-        parts = {"encoder": encoder or {"": self.encoder.device}, "lm": placed or {"": self.lm.device}}
+            raise AttributeError("hf_device_map")
+        lm_device = str(self.lm.device)
+        parts = {"encoder": encoder or {"": str(self.encoder.device)}, "lm": placed or {"": lm_device}}
         found = {f"{role}.{name}".rstrip("."): device for role in parts for name, device in parts[role].items()}
-        return {"fusion": self.lm.device, **found}
+        return {"fusion": lm_device, **found}
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedLM:
         """Moves and casts what can be; the fusion stays with the LM, wherever that is."""
