@@ -184,4 +184,4 @@ def test_push_uploads_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     built().push_to_hub("someone/topics", private=True)
     assert calls["create"][0] == "someone/topics"
     assert calls["create"][1]["private"] is True
-    assert calls["files"] == ["config.json", "fusion.safetensors"]
+    assert calls["files"] == ["README.md", "config.json", "fusion.safetensors"]

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import safetensors
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
+from glotfuse import locating
 from glotfuse.assembly import build_model
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
 from glotfuse.backbones.adapter import adapter_files, load_adapter
@@ -29,7 +31,7 @@ from glotfuse.model import FusedLM
 from glotfuse.recipes import section_from_dict
 
 FORMAT = 1
-WEIGHTS, CONFIG, RECORD, ADAPTER = "fusion.safetensors", "config.json", "training.json", "adapter"
+WEIGHTS, CONFIG, RECORD, ADAPTER = locating.WEIGHTS, locating.CONFIG, "training.json", "adapter"
 
 
 def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) -> None:
@@ -43,7 +45,8 @@ def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) 
             "Expected an LM with its own weights to save beside; found one with an adapter merged into them. "
             "Load the model without merged=True."
         )
-    weights = tensors_to_bytes({k: v.detach().cpu().contiguous() for k, v in model.fusion.state_dict().items()})
+    fusion = getattr(model.fusion, "_orig_mod", model.fusion)  # without the prefix that torch.compile gives names
+    weights = tensors_to_bytes({k: v.detach().cpu().contiguous() for k, v in fusion.state_dict().items()})
     config = {
         "format": FORMAT,
         "encoder": {
@@ -195,7 +198,7 @@ def load(
         dtype: Of both backbones, as in `BackboneOptions`, where no options are given.
         trust_remote_code: Whether code from the hub may run, where no options are given.
         encoder_options: How to load the encoder.
-        lm_options: How to load the LM.
+        lm_options: How to load the LM; without them it is quantised as it was in training.
         merged: Add the LM's adapter to a copy of its weights, which answers faster and takes more memory. Such a
             model cannot be saved with its adapter again.
 
@@ -203,7 +206,7 @@ def load(
         CheckpointError: The checkpoint is missing, damaged, or belongs to other backbones.
         BackboneError: A backbone cannot be loaded.
     """
-    folder = _locate(name, revision)
+    folder = locating.locate(name, revision)
     config = read_config(folder)
     weights = read_weights(folder, config["weights_sha256"])
     recorded = {"encoder": dict(config["encoder"]), "lm": dict(config["lm"])}
@@ -215,10 +218,7 @@ def load(
         encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     if not isinstance(lm, LM):
-        lm = load_lm(
-            lm or identities["lm"].name,
-            lm_options or BackboneOptions(identities["lm"].revision, **how),
-        )
+        lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))
     _check_identity("lm", identities["lm"], lm.identity, folder)
     if lm.merged:
         raise CheckpointError("Expected an LM with its own weights; found one with an adapter merged into them.")
@@ -239,6 +239,16 @@ def load(
     return model.eval()
 
 
+def _lm_options(
+    recorded: BackboneIdentity, name: str | None, options: BackboneOptions | None, how: Mapping[str, Any]
+) -> BackboneOptions:
+    """The options that were given, or those that the LM was trained with; its GGUF file in both."""
+    options = options or BackboneOptions(recorded.revision, quantization=recorded.quantization, **how)
+    if options.gguf_file or (name or "").endswith(".gguf"):
+        return options
+    return replace(options, gguf_file=recorded.gguf_file)
+
+
 def load_fusion(model: FusedLM, weights: Mapping[str, Any], folder: Path) -> None:
     """Puts read weights into a model's fusion.
 
@@ -249,40 +259,6 @@ def load_fusion(model: FusedLM, weights: Mapping[str, Any], folder: Path) -> Non
         model.fusion.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise CheckpointError(f"Expected weights that fit the config in {folder}; found: {error}") from None
-
-
-def push(
-    model: FusedLM,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    commit_message: str = "Upload glotfuse model",
-) -> str:
-    """Uploads a checkpoint to the hub and returns its address; needs a hub token."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    with tempfile.TemporaryDirectory() as folder:
-        save(model, Path(folder))
-        repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message=commit_message)
-    return str(repo)
-
-
-def _locate(name: Path | str, revision: str | None) -> Path:
-    folder = Path(name)
-    if folder.is_dir() or isinstance(name, Path) or name.count("/") != 1 or name.startswith((".", "/")):
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id; found no folder {name!r}, and the hub says: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from None
 
 
 def _check_identity(role: str, expected: BackboneIdentity, found: BackboneIdentity, folder: Path) -> None:

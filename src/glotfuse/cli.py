@@ -11,6 +11,7 @@ import typer
 
 from glotfuse import distributed
 from glotfuse.cli_compare import compare
+from glotfuse.cli_hub import CARD_EPILOG, PUSH_EPILOG, card, push
 from glotfuse.cli_inspect import EPILOG as INSPECT_EPILOG
 from glotfuse.cli_inspect import inspect
 from glotfuse.cli_models import models_app, say
@@ -100,6 +101,8 @@ def train(
     if evaluate and (model is None or model.labels):
         backbones = (model.encoder, model.lm) if model else None
         _print(measure_run(folder, values, backbones).rich_table())
+    if model is not None:
+        _write_card(folder)
 
 
 @app.command("eval", epilog="Example: `glotfuse eval runs/sib200 --languages yor_Latn,khm_Khmr`")
@@ -126,6 +129,8 @@ def eval_(
     recipe = with_evaluation(recipe, languages=chosen, split=split, max_examples=max_examples, batch_size=batch_size)
     recipe = recipe_from_dict({**to_dict(recipe), "device": device}, "options")
     _print(measure_run(Path(run), recipe).rich_table())
+    if recipe.method == "fusion":
+        _write_card(Path(run))
 
 
 app.command(
@@ -134,6 +139,8 @@ app.command(
 )(compare)
 app.command(epilog=INSPECT_EPILOG)(inspect)
 app.command(epilog=REPORT_EPILOG)(report)
+app.command(epilog=CARD_EPILOG)(card)
+app.command(epilog=PUSH_EPILOG)(push)
 
 
 @app.command(epilog='Example: `glotfuse classify runs/quickstart/transformer_softmax "ක්‍රීඩකයා තරගය ජයගත්තේය."`')
@@ -214,6 +221,13 @@ def _inputs(texts: list[str] | None) -> list[str]:
     if not any(line.strip() for line in lines):
         raise DataError("Expected texts, one per line, on standard input; found none.")
     return [line for line in lines if line.strip()]
+
+
+def _write_card(folder: Path) -> None:
+    from glotfuse.card import FILE, write_card
+
+    if write_card(folder) is None:
+        say(f"{folder / FILE} is not glotfuse's own and was left as it is.")
 
 
 def _print(renderable: object) -> None:

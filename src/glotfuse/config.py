@@ -16,6 +16,7 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_na
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceMap = str | dict[str, int | str]
 
 
 def _ascending(bounds: tuple[int, int]) -> tuple[int, int]:
@@ -36,6 +37,8 @@ class EncoderConfig:
     """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
     attn_implementation: str | None = None
     """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    device_map: DeviceMap | None = None
+    """Where its parts go: `auto`, `{"": "cuda:1"}`, or a device per module; null puts all on the recipe's `device`."""
     prefix: str = ""
     """Text put before every input, such as `query: ` for e5 models."""
     src_lang: str | None = None
@@ -53,13 +56,19 @@ class LMConfig:
     """The frozen causal LM."""
 
     name: str = "bundled:smollm2-135m"
-    """Hub id, local folder, or bundled name."""
+    """Hub id, local folder, GGUF file, or bundled name."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
+    gguf_file: str | None = None
+    """GGUF file in that folder or repository; its weights are unpacked."""
     dtype: Dtype = "auto"
     """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
+    quantization: Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8", "torchao-int4"] = "none"
+    """Of the weights, while they are loaded; all but `none` need `pip install 'glotfuse[quantized]'`."""
     attn_implementation: str | None = None
     """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    device_map: DeviceMap | None = None
+    """Where its parts go: `auto`, `{"": "cuda:1"}`, or a device per module; null puts all on the recipe's `device`."""
     sharded: bool = False
     """Where several processes train, each keeps a share of the LM's layers and fetches the others as they run (FSDP2):
     more room on each device, more traffic between them. Only with training.precision float32; lm.dtype is free."""

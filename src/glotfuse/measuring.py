@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from glotfuse import checkpoint, embedding
-from glotfuse.backbones import LM, Encoder
-from glotfuse.config import Recipe
+from glotfuse.backbones import LM, BackboneOptions, Encoder
+from glotfuse.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.errors import DataError
 from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.runner import Labeller, evaluate
 from glotfuse.run_data import input_reader, task_of
-from glotfuse.runs import load_run_encoder, start_processes
+from glotfuse.runs import backbone_options, load_run_encoder, start_processes
 from glotfuse.tasks import Example, Task
 
 
@@ -35,8 +35,15 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
         )
     else:
         loaded = backbones or (None, None)
-        labeller = checkpoint.load(folder, encoder=loaded[0], lm=loaded[1], device=recipe.device)
-        weights_sha256 = checkpoint.weights_identity(checkpoint.read_config(folder))
+        recorded = checkpoint.read_config(folder)
+        labeller = checkpoint.load(
+            folder,
+            encoder=loaded[0],
+            lm=loaded[1],
+            encoder_options=_pinned(recipe.encoder, recipe.device, recorded["encoder"]),
+            lm_options=_pinned(recipe.lm, recipe.device, recorded["lm"]),
+        )
+        weights_sha256 = checkpoint.weights_identity(recorded)
     return evaluate(
         labeller,
         task,
@@ -49,6 +56,11 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
         max_examples=settings.max_examples,
         learned=_learned(task),
     )
+
+
+def _pinned(config: EncoderConfig | LMConfig, device: str, recorded: dict[str, Any]) -> BackboneOptions:
+    """As the run loaded it, of the commit that it recorded."""
+    return replace(backbone_options(config, device), revision=recorded["revision"])
 
 
 def _learned(task: Task) -> list[Example] | None:

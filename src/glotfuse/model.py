@@ -70,6 +70,34 @@ class FusedLM(nn.Module):
         """Where the LM is; the fusion is with it."""
         return self.lm.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the LM's embeddings."""
+        return self.lm.dtype
+
+    @property
+    def hf_device_map(self) -> dict[str, Any]:
+        """Devices of all parts where accelerate placed some, which tells the Trainer to leave them there.
+
+        Raises:
+            AttributeError: Nothing was placed. Other libraries ask by `hasattr`.
+        """
+        placed = getattr(self.lm.model, "hf_device_map", None)
+        encoder = getattr(self.encoder.model, "hf_device_map", None)
+        if placed is None and encoder is None:
+            raise AttributeError("hf_device_map")
+        lm_device = str(self.lm.device)
+        parts = {"encoder": encoder or {"": str(self.encoder.device)}, "lm": placed or {"": lm_device}}
+        found = {f"{role}.{name}".rstrip("."): device for role in parts for name, device in parts[role].items()}
+        return {"fusion": lm_device, **found}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedLM:
+        """Moves and casts what can be; the fusion stays with the LM, wherever that is."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.fusion.to(self.lm.device)
+        self._head_caches.clear()
+        return self
+
     def hidden_states(self, encoder_ids: Tensor, encoder_mask: Tensor) -> list[Tensor]:
         """States (B,T,D) of the layers that the mixer reads, from the cache where there is one."""
         if self.features is not None:
@@ -89,7 +117,7 @@ class FusedLM(nn.Module):
 
     def span(self, batch: Batch) -> Span:
         """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
-        if isinstance(self.fusion, BoundaryOnly):
+        if not self.fusion.reads_encoder:
             alone: Span = self.fusion(batch.encoder_mask.to(self.device))
             return alone
         if self.features is None and not torch.is_grad_enabled():
@@ -312,7 +340,7 @@ class FusedLM(nn.Module):
         return load(name, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads a checkpoint; see `glotfuse.checkpoint.push`."""
-        from glotfuse.checkpoint import push
+        """Uploads a checkpoint with its card; see `glotfuse.hub.push_model`."""
+        from glotfuse.hub import push_model
 
-        return push(self, repo_id, **options)
+        return push_model(self, repo_id, **options)

@@ -48,7 +48,7 @@ def load_backbones(recipe: Recipe) -> tuple[Encoder, LM]:
     """Loads the recipe's encoder and LM."""
     start_processes(recipe)
     console.print(f"Loading {recipe.encoder.name} and {recipe.lm.name}", style="dim", highlight=False)
-    encoder, lm = load_run_encoder(recipe), load_lm(recipe.lm.name, _options(recipe.lm, recipe.device))
+    encoder, lm = load_run_encoder(recipe), load_lm(recipe.lm.name, backbone_options(recipe.lm, recipe.device))
     if recipe.lm.sharded and distributed.world_size() > 1:
         lm.shard()
     return encoder, lm
@@ -58,7 +58,7 @@ def load_run_encoder(recipe: Recipe) -> Encoder:
     """Loads the recipe's encoder alone."""
     return load_encoder(
         recipe.encoder.name,
-        _options(recipe.encoder, recipe.device),
+        backbone_options(recipe.encoder, recipe.device),
         prefix=recipe.encoder.prefix,
         src_lang=recipe.encoder.src_lang,
     )
@@ -241,8 +241,14 @@ def finished(folder: Path, recipe: Recipe) -> bool:
     return replace(read_recipe(folder), evaluation=recipe.evaluation, device=recipe.device) == recipe
 
 
-def _options(config: EncoderConfig | LMConfig, device: str) -> BackboneOptions:
-    return BackboneOptions(config.revision, config.dtype, device, config.attn_implementation)
+def backbone_options(config: EncoderConfig | LMConfig, device: str) -> BackboneOptions:
+    """How a recipe wants a backbone loaded."""
+    options = BackboneOptions(
+        config.revision, config.dtype, device, config.attn_implementation, device_map=config.device_map
+    )
+    if isinstance(config, LMConfig):
+        return replace(options, quantization=config.quantization, gguf_file=config.gguf_file)
+    return options
 
 
 @contextmanager

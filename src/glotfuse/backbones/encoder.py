@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.layer_taps import find_taps, run_tapped
+from glotfuse.backbones.placement import input_device, is_fixed, say_fixed
 from glotfuse.errors import BackboneError, did_you_mean
 
 
@@ -72,8 +73,8 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where the embeddings are; ids go there."""
+        return input_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,6 +94,14 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Encoder:
         """Stays in evaluation mode: frozen means frozen."""
         return super().train(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Encoder:
+        """Moves and casts it, where that is possible."""
+        if is_fixed(self.model):
+            say_fixed(self.model)
+            return self
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def tokenize(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids with the model's special tokens, one list per text, never cut.
@@ -152,7 +161,7 @@ class Encoder(nn.Module):
         def add(layer: int, states: Tensor) -> None:
             nonlocal total
             if chosen[layer]:
-                term = transform(states, layer).mul(chosen[layer])
+                term = transform(states.to(self.device), layer).mul(chosen[layer])
                 total = term if total is None else total.add_(term)
 
         chosen = weights.tolist()

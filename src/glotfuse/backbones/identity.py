@@ -34,6 +34,10 @@ class BackboneIdentity:
     """Class name in transformers."""
     hidden_size: int
     """Width of its hidden states (encoder) or input embeddings (LM)."""
+    gguf_file: str | None = None
+    """The GGUF file in the folder or repository `name`, None where there is none or `name` is the file."""
+    quantization: str = "none"
+    """How its weights were quantised when it was loaded; the hash is of the files as they are."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -55,7 +59,7 @@ def hash_folder(folder: Path, memory: Path | None = None) -> str | None:
     for pattern in _WEIGHT_PATTERNS:
         files = sorted(folder.glob(pattern))
         if files:
-            digests = [f"{file.name}:{_hash_file(file, memory)}" for file in files]
+            digests = [f"{file.name}:{hash_file(file, memory)}" for file in files]
             return hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return None
 
@@ -71,7 +75,8 @@ def hash_module(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _hash_file(file: Path, memory: Path | None) -> str:
+def hash_file(file: Path, memory: Path | None = None) -> str:
+    """SHA-256 of one file; see `hash_folder`."""
     resolved = file.resolve()
     if len(resolved.name) == 64 and set(resolved.name) <= set("0123456789abcdef"):
         return resolved.name  # a blob of the hub cache carries its SHA-256 as name

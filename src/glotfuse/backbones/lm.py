@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glotfuse.backbones.identity import BackboneIdentity
+from glotfuse.backbones.placement import input_device, input_dtype, is_fixed, say_fixed
 from glotfuse.backbones.prefix_cache import PrefixCache
 from glotfuse.backbones.recompute import recomputing
 from glotfuse.errors import BackboneError
@@ -92,15 +93,13 @@ class LM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        """Where the embeddings are, which are what it is given."""
+        return input_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        dtype: torch.dtype = next(self.model.parameters()).dtype
-        return dtype
+        """Dtype of the embeddings, and of all weights that are not quantised."""
+        return input_dtype(self.model)
 
     def shard(self) -> None:
         """Splits the layers' weights over all processes; see `glotfuse.backbones.sharding`."""
@@ -125,6 +124,14 @@ class LM(nn.Module):
     def learning(self) -> bool:
         """Whether it has an adapter that is being trained."""
         return self.adapter is not None and self.adapter.learning
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LM:
+        """Moves and casts it, where that is possible."""
+        if is_fixed(self.model):
+            say_fixed(self.model)
+            return self
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., H) of token ids (...), as the LM's own forward would make them."""
@@ -221,7 +228,8 @@ class LM(nn.Module):
     @property
     def tolerance(self) -> float:
         """Relative difference of logits that rounding can explain."""
-        return 1e-3 if self.working_dtype == torch.float32 else 5e-2
+        exact = self.working_dtype == torch.float32 and self.identity.quantization == "none"
+        return 1e-3 if exact else 5e-2
 
     def obeys_mask(self, length: int) -> bool:
         """Whether a 4-D attention mask alone decides what is seen among so many positions.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from safetensors import SafetensorError
 
 from glotfuse.backbones import bundled
 from glotfuse.backbones.encoder import Encoder
-from glotfuse.backbones.identity import BackboneIdentity, hash_folder, hash_module
+from glotfuse.backbones.gguf_source import is_gguf, load_gguf, locate_gguf
+from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module
 from glotfuse.backbones.lm import LM
+from glotfuse.backbones.placement import input_device, is_fixed
+from glotfuse.backbones.quantization import quantization_config
 from glotfuse.errors import BackboneError, ConfigError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,6 +39,12 @@ class BackboneOptions:
     """`eager`, `sdpa`, `flash_attention_2` and so on; None lets transformers choose."""
     trust_remote_code: bool = False
     """Whether code from the hub may run."""
+    device_map: str | Mapping[str, int | str] | None = None
+    """Where accelerate puts its parts: `auto`, `{"": "cuda:1"}`, or a device per module; overrides `device`."""
+    quantization: str = "none"
+    """Of an LM's weights: `none` or a name in `QUANTIZATIONS`."""
+    gguf_file: str | None = None
+    """GGUF file in the folder or repository, for an LM."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -75,7 +85,12 @@ def load_encoder(
     """
     from transformers import AutoModel
 
-    loaded = _load(name, options or BackboneOptions(), AutoModel, "an encoder")
+    options = options or BackboneOptions()
+    if options.quantization != "none" or is_gguf(name, options.gguf_file):
+        raise ConfigError(
+            f"Expected quantization and GGUF files for the LM alone; found them for the encoder {name!r}."
+        )
+    loaded = _load(name, options, AutoModel, "an encoder")
     encoder = Encoder(loaded.model, loaded.tokenizer, loaded.identity, prefix=prefix, src_lang=src_lang)
     encoder.identity = replace(loaded.identity, hidden_size=encoder.hidden_size)
     _refuse_missing(loaded, [key for key in loaded.missing if "pooler" not in key])
@@ -86,7 +101,7 @@ def load_lm(name: str, options: BackboneOptions | None = None) -> LM:
     """Loads a causal LM, frozen.
 
     Args:
-        name: Hub id, local folder, or `bundled:smollm2-135m`.
+        name: Hub id, local folder, GGUF file, or `bundled:smollm2-135m`.
         options: How to load it.
 
     Raises:
@@ -121,12 +136,12 @@ def _refuse_missing(loaded: _Loaded, missing: list[str]) -> None:
 def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _Loaded:
     from transformers import AutoConfig, AutoTokenizer
 
+    if is_gguf(name, options.gguf_file):
+        return _load_gguf(name, options, auto_class, kind)
     source = str(bundled.resolve(name)) if bundled.is_bundled(name) else name
     device = resolve_device(options.device)
     hub: dict[str, Any] = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
-    model_options: dict[str, Any] = {"dtype": _dtype(options.dtype, device), "output_loading_info": True}
-    if options.attn_implementation:
-        model_options["attn_implementation"] = options.attn_implementation
+    model_options = _model_options(options, device)
     try:
         config = AutoConfig.from_pretrained(source, **hub)
         snapshot = None if Path(source).is_dir() else _snapshot(source, options.revision)
@@ -138,18 +153,15 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
                 f"Expected a causal LM; found the encoder-decoder model {type(config).__name__} in {name!r}. "
                 "Use it as the encoder, and a decoder-only model as the LM."
             )
+        if getattr(config, "quantization_config", None) is not None:  # its weights are quantised on the disk
+            model_options.setdefault("device_map", {"": str(device)})
         with _bars_on_terminals_only():
             model, found = auto_class.from_pretrained(source, **model_options, **hub)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
             raise
-        where = "folder" if Path(source).exists() else "hub id (nothing by that name is on this disk)"
-        known = ", ".join(bundled.PREFIX + each for each in bundled.BUNDLED)
-        raise BackboneError(
-            f"Expected {kind} that transformers can load as a hub id, a local folder or one of {known}; found "
-            f"{name!r}, a {where}. transformers says: {_first_line(error)}"
-        ) from error
+        raise _cannot_load(kind, name, source, error) from error
     missing = sorted(found["missing_keys"])
     if is_encoder_decoder:
         model = model.get_encoder()
@@ -160,8 +172,74 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
         sha256=hash_folder(snapshot or Path(source), bundled.cache_dir() / "weight-hashes.json") or hash_module(model),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
+        quantization=options.quantization,
     )
-    return _Loaded(model.to(device), tokenizer, identity, missing)
+    return _Loaded(_placed(model, options, device), tokenizer, identity, missing)
+
+
+def _load_gguf(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _Loaded:
+    if options.quantization != "none":
+        raise ConfigError(
+            f"Expected no quantization for the GGUF file of {name!r}, whose weights are unpacked; found "
+            f"{options.quantization!r}. Leave it out, or load the original model."
+        )
+    device = resolve_device(options.device)
+    try:
+        path, commit = locate_gguf(name, options.gguf_file, options.revision)
+        with _bars_on_terminals_only():
+            model, tokenizer, found = load_gguf(path, auto_class, _model_options(options, device))
+    except (OSError, ValueError, ImportError, LookupError, RuntimeError, TypeError, struct.error) as error:
+        if isinstance(error, BackboneError | ConfigError):
+            raise
+        raise _cannot_load(f"{kind} in a GGUF file", name, name, error) from error
+    identity = BackboneIdentity(
+        name=name,
+        revision=commit,
+        sha256=hash_file(path, bundled.cache_dir() / "weight-hashes.json"),
+        architecture=type(model).__name__,
+        hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
+        gguf_file=options.gguf_file,
+    )
+    return _Loaded(_placed(model, options, device), tokenizer, identity, sorted(found["missing_keys"]))
+
+
+def _model_options(options: BackboneOptions, device: torch.device) -> dict[str, Any]:
+    """What transformers is told: dtype, attention, devices, quantisation."""
+    dtype = _dtype(options.dtype, device)
+    found: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    if options.attn_implementation:
+        found["attn_implementation"] = options.attn_implementation
+    if options.device_map is not None:
+        spread = options.device_map
+        found["device_map"] = spread if isinstance(spread, str) else dict(spread)
+        if not isinstance(spread, str) and "disk" in spread.values():
+            found["offload_folder"] = str(bundled.cache_dir() / "offload")
+    quantization = quantization_config(options.quantization, dtype, device)
+    if quantization is not None:
+        found["quantization_config"] = quantization
+        found.setdefault("device_map", {"": str(device)})
+    return found
+
+
+def _placed(model: Any, options: BackboneOptions, device: torch.device) -> Any:
+    """Moved to its device, unless it was placed already; a map to one device is kept like any other."""
+    if is_fixed(model):
+        return model
+    if options.device_map is None:
+        return model.to(device)
+    model.hf_device_map = {"": str(input_device(model))}
+    return model
+
+
+def _cannot_load(kind: str, name: str, source: str, error: Exception) -> BackboneError:
+    where = "hub id (nothing by that name is on this disk)"
+    if Path(source).exists():
+        where = "folder" if Path(source).is_dir() else "file"
+    known = ", ".join(bundled.PREFIX + each for each in bundled.BUNDLED)
+    return BackboneError(
+        f"Expected {kind} that transformers can load as a hub id, a local folder or one of {known}; found "
+        f"{name!r}, a {where}. transformers says: {_first_line(error)}"
+    )
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype | str:
