@@ -16,10 +16,11 @@ from glotfuse.serving.requests import Text
 from glotfuse.serving.ui_actions import Actions, ReadWeights
 from glotfuse.serving.ui_page import HEAD, build, css, theme
 from glotfuse.serving.ui_samples import sample_sentences
-from glotfuse.serving.ui_weights import TokenWeights, token_weights
+from glotfuse.serving.ui_weights import TokenWeights, example_weights, token_weights
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from glotfuse.model import FusedLM
 
@@ -32,15 +33,14 @@ _AT_ONCE = 32
 """Questions from pages that the engine is asked at the same time."""
 _MOST_WAITING = 256
 """Questions from pages that wait for the engine to be asked."""
-_KEPT = (
-    "/", "/config", "/static/", "/assets/", "/svelte/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
-    "/login", "/logout",
+_NEEDED = {
+    "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/login", "/logout",
     *(f"/gradio_api/{name}" for name in (
-        "queue/", "cancel", "reset", "heartbeat/", "startup-events", "login_check", "user", "app_id", "theme.css",
-        "info",
+        "queue/join", "queue/data", "cancel", "reset", "startup-events", "login_check", "user", "app_id", "info",
+        "theme.css",
     )),
-)  # fmt: skip
-"""Beginnings of the paths that the page needs."""
+}  # fmt: skip
+_NEEDED_FOLDERS = ("/static/", "/assets/", "/svelte/", "/gradio_api/heartbeat/")
 
 
 class UiError(GlotfuseError):
@@ -48,11 +48,15 @@ class UiError(GlotfuseError):
 
 
 @runtime_checkable
-class HasWorker(Protocol):
-    """An engine that lends the thread on which its model runs."""
+class LendsThreads(Protocol):
+    """An engine that lends the threads on which its model runs, between the batches of clients."""
+
+    async def on_reader(self, function: Callable[[], Result]) -> Result:
+        """Runs a function that tokenises."""
+        ...
 
     async def on_worker(self, function: Callable[[], Result]) -> Result:
-        """Runs a function on that thread, between batches."""
+        """Runs a function that computes with encoder, fusion or LM."""
         ...
 
 
@@ -82,7 +86,7 @@ def mount(
     Args:
         app: The server's app.
         engine: Answers the page's questions.
-        model: The model behind the engine; its weights are read on the engine's own thread.
+        model: The model behind the engine; its weights are read on the engine's own threads.
         api_key: Asked for in a login form where it is set.
         timeout: Seconds after which an answer is given up.
 
@@ -113,7 +117,7 @@ def mount(
         auth_message="Enter any user name, and the server's API key as the password.",
         run_history=False,
         footer_links=[],
-        show_error=True,
+        show_error=False,
         max_file_size=1,
         ssr_mode=False,
         mcp_server=False,
@@ -122,14 +126,30 @@ def mount(
         css=css(),
         head=HEAD,
     )
-    mounted = cast(Any, app.routes[-1]).app
-    mounted.router.routes[:] = [route for route in mounted.router.routes if _is_kept(getattr(route, "path", ""))]
+    mounted = cast(Any, app.routes[-1])
+    mounted.app = _OnlyNeeded(mounted.app)
     return app
 
 
-def _is_kept(path: str) -> bool:
-    """Whether the page needs a route; those to upload, fetch or edit files it does not."""
-    return path in _KEPT or any(path.startswith(kept) for kept in _KEPT if kept != "/")
+class _OnlyNeeded:
+    """Lets through what the page needs; the library's routes to upload, fetch or edit files are not among it."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if is_needed(scope["path"].removeprefix(PATH)):
+            await self.app(scope, receive, send)
+            return
+        from starlette.responses import JSONResponse
+
+        await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+
+
+def is_needed(path: str) -> bool:
+    """Whether the page needs a path below `/ui`."""
+    exact = path.rstrip("/") or "/"
+    return exact in _NEEDED or any(path.startswith(folder) for folder in _NEEDED_FOLDERS)
 
 
 def _login(api_key: str) -> Callable[[str, str], bool]:
@@ -140,11 +160,15 @@ def _login(api_key: str) -> Callable[[str, str], bool]:
 
 
 def _reader(engine: Engine, model: FusedLM) -> ReadWeights | None:
-    """Reads layer weights on the engine's thread; None for an engine that does not lend it."""
-    if not isinstance(engine, HasWorker):
+    """Reads layer weights on the engine's threads; None for an engine that does not lend them."""
+    if not isinstance(engine, LendsThreads):
         return None
 
     async def read(text: Text, language: str | None) -> TokenWeights | None:
-        return await engine.on_worker(lambda: token_weights(model, text, language))
+        if not model.fusion.reads_encoder:
+            return None
+        example = await engine.on_reader(lambda: model.prepare([text], language)[0])
+        weights = await engine.on_worker(lambda: example_weights(model, example))
+        return await engine.on_reader(lambda: token_weights(model, text, language, example, weights))
 
     return read

@@ -48,7 +48,7 @@ def _bar(name: str, value: float, chosen: bool) -> str:
         f'<div role="listitem" class="gf-row{" gf-chosen" if chosen else ""}">'
         f'<span class="gf-name" dir="auto">{escape(name)}</span>'
         f'<span class="gf-track"><span class="gf-fill" style="width:{percent}%"></span></span>'
-        f'<span class="gf-number">{percent}&nbsp;%</span></div>'
+        f'<span class="gf-number">{percent}%</span></div>'
     )
 
 
@@ -127,7 +127,7 @@ def _strip(token: str, weights: Sequence[float], highest: float, special: bool) 
 
 
 def _legend(highest: float) -> str:
-    return f'<span class="gf-legend" dir="ltr">0&nbsp;%<span class="gf-scale"></span>{_percent(highest)}</span>'
+    return f'<span class="gf-legend" dir="ltr">0%<span class="gf-scale"></span>{_percent(highest)}</span>'
 
 
 def _share(weight: float, highest: float) -> str:

@@ -34,7 +34,7 @@ new MutationObserver(() => {
 _ABOUT_WEIGHTS = """
 The encoder has several layers, one after the other. For every token (a word or a part of one) the model decides how
 much of each layer it takes; the weights of a token add up to 100%. A fuller colour is a higher weight. Names in
-grey, such as `<s>`, stand for the beginning and end of the text.
+grey, such as `<s>`, stand for the beginning and end of the text; `▁` is a space.
 """
 
 
@@ -54,6 +54,15 @@ def theme() -> Any:
         radius_size="lg",
         font=FONTS,
         font_mono=("ui-monospace", "monospace"),
+    ).set(  # enough contrast to read
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glotfuse.inputs import PreparedExample, collate
+from glotfuse.inspection.tokens import special_ids, written_tokens
 from glotfuse.serving.requests import Text
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ class TokenWeights:
     """(T,L), fractions that sum to one over L."""
     shared: bool
     """Whether every token has the same weights, whatever the text."""
-    truncated: bool
-    """Whether the text was cut."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -38,28 +38,44 @@ class TokenWeights:
         return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
 
 
-def token_weights(model: FusedLM, text: Text, language: str | None) -> TokenWeights | None:
-    """Reads them off the model, on the thread that may use it; None for a model that reads no encoder.
+@dataclass(frozen=True)
+class ExampleWeights:
+    """The weights of a prepared text."""
 
-    Raises:
-        PromptError: The text is empty or lacks a column.
-        BackboneError: The encoder does not know the language.
-    """
-    from glotfuse.inspection import text_weights
-    from glotfuse.inspection.tokens import special_ids
+    weights: tuple[tuple[float, ...], ...]
+    """(T,L)."""
+    shared: bool
+    """Whether the mixer gives every token the same."""
 
-    if not model.fusion.reads_encoder:
-        return None
-    (found,) = text_weights(model, [text], language)
-    specials = special_ids(model.encoder, language)
-    fields = model.reader.fields(text)
+
+def example_weights(model: FusedLM, example: PreparedExample) -> ExampleWeights:
+    """Runs encoder and mixer, and no tokenizer, over one text."""
+    batch = collate([example], model.encoder.pad_token_id)
     with model.answering():
         shared = model.fusion.mixer.shared_weights() is not None
+        layer_weights = model.span(batch).layer_weights
+    rows = layer_weights.cpu().expand(1, len(example.encoder_ids), -1)[0].tolist()
+    return ExampleWeights(tuple(map(tuple, rows)), shared)
+
+
+def token_weights(
+    model: FusedLM, text: Text, language: str | None, example: PreparedExample, found: ExampleWeights
+) -> TokenWeights:
+    """Writes the tokens beside their weights; uses the encoder's tokenizer, and no weights.
+
+    Args:
+        model: The model.
+        text: What `example` was prepared from.
+        language: Code of the text's language.
+        example: The text in token ids.
+        found: Its weights.
+    """
+    ids, fields = example.encoder_ids, model.reader.fields(text)
+    specials = special_ids(model.encoder, language)
     return TokenWeights(
         text=" ".join(fields[column] for column in model.reader.columns),
-        tokens=found.tokens,
-        special=tuple(token in specials for token in found.token_ids),
+        tokens=tuple(written_tokens(model.encoder, model.reader.template.format_map(fields), ids, language)),
+        special=tuple(token in specials for token in ids),
         weights=found.weights,
-        shared=shared,
-        truncated=found.truncated,
+        shared=found.shared,
     )
