@@ -87,7 +87,7 @@ class Batcher(Generic[Item, Result]):
         """
         if self._closed:
             raise UnavailableError("Expected a running server; it is shutting down. Ask again elsewhere or later.")
-        self._check_room(len(items))
+        self.check_room(len(items))
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._serve())
@@ -96,7 +96,8 @@ class Batcher(Generic[Item, Result]):
         self._waiting.extend(entries)
         self._arrived.set()
         try:
-            return await asyncio.gather(*(entry.result for entry in entries))
+            results: list[Result] = await asyncio.gather(*(entry.result for entry in entries))
+            return results
         finally:
             if any(not entry.result.done() or entry.result.cancelled() for entry in entries):
                 gone = {id(entry) for entry in entries}
@@ -115,11 +116,15 @@ class Batcher(Generic[Item, Result]):
             self._arrived.set()
             await self._task
 
-    def _check_room(self, more: int) -> None:
+    def check_room(self, more: int) -> None:
+        """Whether so many more items would be taken now.
+
+        Raises:
+            OverloadedError: They would not.
+        """
         waiting = len(self._waiting)
         if waiting and waiting + more > self._limits.queue_size:
-            batches = math.ceil(waiting / self._limits.max_batch_size)
-            seconds = min(max(1, math.ceil(self._seconds * batches)), _MOST_SECONDS)
+            seconds = retry_seconds(self._seconds, waiting, self._limits.max_batch_size)
             raise OverloadedError(
                 f"Expected room for {more} more in the queue of {self._limits.queue_size}; {waiting} are waiting. "
                 f"Ask again in {seconds} s.",
@@ -182,3 +187,14 @@ class Batcher(Generic[Item, Result]):
                 entry.result.set_result(result)
         seconds = time.monotonic() - begun
         self._seconds = seconds if not self._seconds else 0.8 * self._seconds + 0.2 * seconds
+
+
+def retry_seconds(seconds: float, waiting: int, at_once: int) -> int:
+    """After how many whole seconds those that wait now should be answered.
+
+    Args:
+        seconds: That a batch, or an answer, took lately.
+        waiting: Items that wait.
+        at_once: Items that are run together.
+    """
+    return min(max(1, math.ceil(seconds * waiting / at_once)), _MOST_SECONDS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.prompts import Prompt
+from glotfuse.serving.engine import ModelDescription
 from glotfuse.serving.requests import Text
 
 if TYPE_CHECKING:
@@ -103,6 +104,45 @@ def trained_instruction(model: FusedLM) -> str | None:
 def keep_few_heads(model: FusedLM) -> None:
     """Bounds the memory of cached prompt heads, of which clients' instructions would make ever more."""
     model._head_caches = _Recent(_MOST_HEADS)
+
+
+class LabelViews:
+    """Remembers the views of `with_labels` that were asked for last, so that equal requests share one.
+
+    Args:
+        model: The fused model.
+    """
+
+    def __init__(self, model: FusedLM):
+        self._model = model
+        self._views = _Recent(_MOST_HEADS)
+
+    def __call__(self, labels: Sequence[str] | None, instruction: str | None) -> FusedLM:
+        """The view for these label words and this instruction; see `with_labels`."""
+        key = (None if labels is None else tuple(labels), instruction)
+        if key not in self._views:
+            self._views[key] = with_labels(self._model, labels, instruction)
+        view: FusedLM = self._views[key]
+        return view
+
+
+def end_ids(model: FusedLM, prompt: Prompt) -> frozenset[int]:
+    """Tokens that end an answer, as in `FusedLM.generate`."""
+    end = model.lm.tokenizer.eos_token_id
+    return frozenset({*prompt.end_ids, *([] if end is None else [end])})
+
+
+def describe(model: FusedLM, name: str, engine: str) -> ModelDescription:
+    """What clients may know about a served model."""
+    return ModelDescription(
+        name=name,
+        encoder=model.encoder.identity.name,
+        lm=model.lm.identity.name,
+        labels=model.labels,
+        columns=model.reader.columns,
+        max_length=model.reader.max_length,
+        engine=engine,
+    )
 
 
 class _Recent(OrderedDict[Any, Any]):
