@@ -138,6 +138,7 @@ def load(
     encoder: str | Encoder | None = None,
     lm: str | LM | None = None,
     device: str = "auto",
+    dtype: str = "auto",
     encoder_options: BackboneOptions | None = None,
     lm_options: BackboneOptions | None = None,
 ) -> FusedLM:
@@ -149,6 +150,7 @@ def load(
         encoder: Where the encoder is now (folder or id), or a loaded one; None takes the recorded name.
         lm: The same for the LM.
         device: `auto` or a torch device, where no options are given.
+        dtype: Of both backbones as in `BackboneOptions`, where no options are given.
         encoder_options: How to load the encoder.
         lm_options: How to load the LM.
 
@@ -163,13 +165,13 @@ def load(
     prefix, src_lang = recorded["encoder"].pop("prefix"), recorded["encoder"].pop("src_lang")
     identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
     if not isinstance(encoder, Encoder):
-        options = encoder_options or BackboneOptions(identities["encoder"].revision, device=device)
+        options = encoder_options or BackboneOptions(identities["encoder"].revision, dtype, device)
         encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     if not isinstance(lm, LM):
         lm = load_lm(
             lm or identities["lm"].name,
-            lm_options or BackboneOptions(identities["lm"].revision, device=device),
+            lm_options or BackboneOptions(identities["lm"].revision, dtype, device),
         )
     _check_identity("lm", identities["lm"], lm.identity, folder)
     model = build_model(
