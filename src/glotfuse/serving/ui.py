@@ -20,7 +20,7 @@ from glotfuse.serving.ui_weights import TokenWeights, example_weights, token_wei
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from glotfuse.model import FusedLM
 
@@ -33,6 +33,8 @@ _AT_ONCE = 32
 """Questions from pages that the engine is asked at the same time."""
 _MOST_WAITING = 256
 """Questions from pages that wait for the engine to be asked."""
+_MOST_BYTES = 1_000_000
+"""Largest body."""
 _NEEDED = {
     "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/login", "/logout",
     *(f"/gradio_api/{name}" for name in (
@@ -132,18 +134,32 @@ def mount(
 
 
 class _OnlyNeeded:
-    """Lets through what the page needs; the library's routes to upload, fetch or edit files are not among it."""
+    """Lets through what the page needs, and bodies of a size that it may have.
+
+    The library's routes to upload, fetch or edit files are not among it.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if is_needed(scope["path"].removeprefix(PATH)):
-            await self.app(scope, receive, send)
-            return
+        from starlette.exceptions import HTTPException
         from starlette.responses import JSONResponse
 
-        await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+        if scope["type"] != "http" or not is_needed(scope["path"].removeprefix(PATH)):
+            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > _MOST_BYTES:
+                raise HTTPException(413, f"Expected a body of at most {_MOST_BYTES:,} bytes; this one is larger.")
+            return message
+
+        await self.app(scope, counted, send)
 
 
 def is_needed(path: str) -> bool:

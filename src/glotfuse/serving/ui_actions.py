@@ -49,7 +49,7 @@ def parse_labels(written: str, own: Sequence[str]) -> tuple[str, ...] | None:
         PromptError: There is only one word, there are too many, or none at all.
     """
     words = tuple(dict.fromkeys(word for part in _SEPARATORS.split(written) if (word := " ".join(part.split()))))
-    if words == tuple(own) or (not words and own):
+    if own and words in ((), tuple(own)):
         return None
     if not 2 <= len(words) <= MOST_LABELS:
         raise PromptError(

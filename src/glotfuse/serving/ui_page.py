@@ -19,10 +19,14 @@ from glotfuse.serving.ui_actions import (
 from glotfuse.serving.ui_html import message_html
 from glotfuse.serving.ui_samples import Samples
 
-FONTS = ("system-ui", "Noto Sans", "sans-serif")
-"""Of the reader's own system: nothing is fetched."""
+_SCRIPTS = ("Tamil", "Sinhala", "Malayalam", "Bengali", "Devanagari", "Khmer", "Myanmar", "Ethiopic")
+FONTS = ("system-ui", "Noto Sans", *(f"Noto Sans {script}" for script in _SCRIPTS), "sans-serif")
+"""Of the reader's own system: nothing is fetched. The scripts are named because a browser that chooses for itself may
+choose a font of rare signs, such as Noto Sans Tamil Supplement, and then show boxes."""
 
 HEAD = """
+<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+%3Cpath fill='%230f766e' d='M1 2h14v3H1zm2 5h10v3H3zm3 5h4v3H6z'/%3E%3C/svg%3E">
 <script>
 new MutationObserver(() => {
   for (const box of document.querySelectorAll("textarea:not([dir=auto])")) box.dir = "auto";
@@ -30,6 +34,11 @@ new MutationObserver(() => {
 </script>
 """
 """Text boxes take the direction of what is written in them; Gradio's own setting is left or right for good."""
+
+_SHOW_ANSWER = """() => {
+  if (innerWidth < 700) document.getElementById("gf-answer").scrollIntoView({behavior: "smooth", block: "center"});
+}"""
+"""On a phone the answer is below the button."""
 
 _ABOUT_WEIGHTS = """
 The encoder has several layers, one after the other. For every token (a word or a part of one) the model decides how
@@ -141,6 +150,8 @@ def _connect(
     fields = ("instruction", "max_new_tokens", "temperature")
     inputs = [*texts, *(write_controls[name] for name in fields), language]
     running = write_controls["button"].click(write, inputs, **options)
+    for controls in (label_controls, write_controls):
+        controls["button"].click(None, js=_SHOW_ANSWER, api_visibility="private")
     write_controls["stop"].click(None, cancels=[running], api_visibility="private")
 
 
