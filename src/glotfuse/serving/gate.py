@@ -15,6 +15,8 @@ from glotfuse.serving.http_errors import CLIENT_GONE, HttpError
 _GUARDED = "/v1/"
 _SLOW_BODY = 30.0
 """Seconds within which a body must have arrived."""
+_DISCARDED = 10
+"""How many times the largest body is read of one that is larger, before the connection is closed."""
 
 
 @dataclass
@@ -90,7 +92,8 @@ class Gate:
             message = f"Expected the content type application/json; found {kind[:60] or 'none'}."
             raise HttpError(415, message, code="unsupported_media_type", headers={"Connection": "close"})
         declared = headers.get("content-length", "")
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > self.max_body_bytes):
+        too_large = declared.isdigit() and (len(declared) > 18 or int(declared) > self.max_body_bytes)
+        if too_large and "expect" in headers:  # the client asks before it sends anything
             raise self._too_large()
         try:
             async with asyncio.timeout(_SLOW_BODY):
@@ -107,9 +110,22 @@ class Gate:
                 raise _ClientGone
             body += message.get("body", b"")
             if len(body) > self.max_body_bytes:
+                size = len(body)
+                body.clear()
+                await self._discard(receive, size)
                 raise self._too_large()
             if not message.get("more_body", False):
                 return bytes(body)
+
+    async def _discard(self, receive: Receive, size: int) -> None:
+        """Reads on without keeping anything, up to a limit: most clients read the answer only after they have sent."""
+        while size < _DISCARDED * self.max_body_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            if not message.get("more_body", False):
+                return
+            size += len(message.get("body", b""))
 
     def _too_large(self) -> HttpError:
         message = f"Expected a body of at most {self.max_body_bytes:,} bytes; this one is larger. Send fewer texts."

@@ -38,28 +38,30 @@ class GracefulServer(uvicorn.Server):
         self._service = service
         self._grace = grace
         self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, then says so."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to drain; a second signal stops at once."""
-        if self._service.state.draining:
+        if self._service.state.draining or self._loop is None:
             self.should_exit = self.force_exit = True
             return
         self._service.state.draining = True
-        asyncio.get_event_loop().call_soon_threadsafe(self._drain)
+        self._loop.call_soon_threadsafe(self._drain, self._loop)
 
-    def _drain(self) -> None:
-        self._draining = asyncio.get_running_loop().create_task(self._wait())
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._draining = loop.create_task(self._wait(loop))
 
-    async def _wait(self) -> None:
-        state, end = self._service.state, asyncio.get_running_loop().time() + self._grace
-        while state.open_requests and asyncio.get_running_loop().time() < end:
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        state, end = self._service.state, loop.time() + self._grace
+        while state.open_requests and loop.time() < end:
             await asyncio.sleep(_POLL)
         if state.open_requests:
             await self._service.engine.close()  # ends what still runs, each with an error that says why
