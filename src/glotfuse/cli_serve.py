@@ -21,7 +21,7 @@ EPILOG = (
     "Examples: `glotfuse serve runs/sib200`, `glotfuse serve runs/sib200 --engine vllm --url http://127.0.0.1:8001`"
 )
 
-_NEEDED = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"}
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "httpx")
 
 
 def serve(

@@ -232,3 +232,17 @@ def test_the_command_serves_a_saved_run_and_exits_with_0_on_sigterm(model: Fused
     finally:
         process.kill()
         process.wait()
+
+
+def test_an_answer_ends_where_the_lm_has_no_more_positions(model: FusedLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(model) as server:
+        body = {"prompt": TEXTS[0], "max_tokens": 2}
+        num_prompt = server.http.post("/v1/completions", json=body).json()["usage"]["prompt_tokens"]
+        monkeypatch.setattr(model.lm.model.config, "max_position_embeddings", num_prompt + 5)
+        answer = server.http.post("/v1/completions", json=LONG).json()
+        (expected,) = model.generate(TEXTS[:1], max_new_tokens=6)  # the sixth is never read
+        assert answer["choices"][0]["text"] == expected
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["completion_tokens"] == 6
+        long = {**body, "instruction": "word " * 200}
+        assert is_error(server.http.post("/v1/completions", json=long), 400, "invalid_input")

@@ -48,11 +48,24 @@ def prepare(model: FusedLM, text: Text, language: str | None, prompt: Prompt) ->
     """Tokenises one text; cheap enough for any thread, and the place where bad input is found.
 
     Raises:
-        PromptError: The text is empty or lacks a column.
+        PromptError: The text is empty or lacks a column, or text and instruction are longer than what the LM reads.
         BackboneError: The encoder does not know the language.
     """
     (example,) = model.prepare([text], language, prompt)
+    context = context_length(model)
+    num_prompt = len(prompt.head_ids) + len(example.encoder_ids) + len(example.text_ids) + len(prompt.tail_ids)
+    if context is not None and num_prompt >= context:
+        raise PromptError(
+            f"Expected text and instruction within the {context} positions that the LM reads; found about "
+            f"{num_prompt}. Shorten the instruction."
+        )
     return Query(example, prompt)
+
+
+def context_length(model: FusedLM) -> int | None:
+    """Most positions that the LM reads and writes, where its config says so."""
+    found = getattr(model.lm.model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def embed(model: FusedLM, queries: Sequence[Query]) -> list[PromptEmbeddings]:

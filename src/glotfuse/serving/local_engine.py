@@ -19,7 +19,7 @@ from glotfuse.inputs import PreparedExample
 from glotfuse.serving.answer_text import AnswerText
 from glotfuse.serving.batcher import Batcher, BatchLimits, retry_seconds
 from glotfuse.serving.decoding import Decoder, Row
-from glotfuse.serving.encoding import LabelViews, describe, end_ids, keep_few_heads, prepare
+from glotfuse.serving.encoding import LabelViews, context_length, describe, end_ids, keep_few_heads, prepare
 from glotfuse.serving.engine import ModelDescription, OverloadedError, UnavailableError
 from glotfuse.serving.requests import ClassifyRequest, FinishReason, GenerateRequest, Piece
 from glotfuse.serving.sampling import Sampler
@@ -43,6 +43,7 @@ class _Job:
     text: AnswerText
     ends: frozenset[int]
     max_new_tokens: int
+    context: int | None
     pieces: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
     arrived: float = field(default_factory=time.monotonic)
     abandoned: bool = False
@@ -57,9 +58,13 @@ class _Job:
             new = self.text.add_tokens(ids[-1:])
             if self.text.stopped:
                 reason = "stop"
-            elif len(ids) >= self.max_new_tokens:
+            elif len(ids) >= self.max_new_tokens or self._is_full():
                 new, reason = new + self.text.finish(), "length"
         return Piece(new, reason, self.row.num_prompt, len(ids), self.row.query.example.truncated)
+
+    def _is_full(self) -> bool:
+        """Whether the LM has no position left to read the last token at."""
+        return self.context is not None and self.row.num_prompt + len(self.row.ids) > self.context
 
 
 class LocalEngine:
@@ -174,6 +179,16 @@ class LocalEngine:
         self._worker.shutdown()
         self._reader.shutdown()
 
+    async def on_reader(self, function: Callable[[], _T]) -> _T:
+        """Runs a function that tokenises, on the thread that does."""
+        return await self._read(function)
+
+    async def on_worker(self, function: Callable[[], _T]) -> _T:
+        """Runs a function that computes with the model, between two batches."""
+        if self._closed:
+            raise _closed()
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
+
     async def _read(self, work: Callable[[], _T]) -> _T:
         """Tokenises on a thread of its own: tokenizers are not made for several threads, and must not stop the loop."""
         if self._closed:
@@ -189,6 +204,7 @@ class LocalEngine:
             AnswerText(tokenizer, request.stop),
             end_ids(self._model, prompt),
             request.max_new_tokens,
+            context_length(self._model),
         )
 
     def _check_room(self) -> None:

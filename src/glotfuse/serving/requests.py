@@ -39,7 +39,8 @@ class Piece:
     text: str
     """Whole characters; may be empty."""
     finish_reason: FinishReason | None = None
-    """`stop`: the LM ended the answer, or a stop text appeared; `length`: `max_new_tokens` are reached."""
+    """`stop`: the LM ended the answer, or a stop text appeared; `length`: `max_new_tokens` are reached, or the
+    LM's last position is."""
     prompt_tokens: int = 0
     """Positions that the LM reads before the answer: head, span, plain text, tail."""
     completion_tokens: int = 0
