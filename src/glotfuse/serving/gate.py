@@ -112,7 +112,8 @@ class Gate:
             if len(body) > self.max_body_bytes:
                 size = len(body)
                 body.clear()
-                await self._discard(receive, size)
+                if message.get("more_body", False):
+                    await self._discard(receive, size)
                 raise self._too_large()
             if not message.get("more_body", False):
                 return bytes(body)
