@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-
-pytest.importorskip("gradio")
-uvicorn = pytest.importorskip("uvicorn")
-pytest.importorskip("prometheus_client")
+import uvicorn
 
 from glotfuse.serving.app import build_app
 from glotfuse.serving.local_engine import LocalEngine
 from glotfuse.serving.server import GracefulServer
 from glotfuse.serving.service import ServeSettings
 from glotfuse.serving.ui import mount
+
+pytest.importorskip("gradio", reason="gradio is not installed")
 
 
 @contextmanager

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright for Python is not installed")
-pytest.importorskip("gradio", reason="gradio is not installed")
-
 from glotfuse.serving.local_engine import LocalEngine
 from serving_help import slowed
 from serving_ui_help import page_of
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright for Python is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -160,6 +159,8 @@ def test_text_is_streamed_and_stop_and_leaving_free_the_slot(
             while engine.load()["running"] and time.monotonic() < end:
                 time.sleep(0.05)
             assert engine.load()["running"] == 0
+            if not page.tab.is_closed():
+                page.tab.locator(".gf-cursor").wait_for(state="detached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("gradio")
-
 from glotfuse.serving.ui import UiError, is_needed, require_gradio
-from tiny import SENTENCES
 from serving_ui_help import page_of
+from tiny import SENTENCES
 
 KEY = "a-key"
 
@@ -97,6 +95,10 @@ def test_files_cannot_be_uploaded_fetched_or_edited(user: Any) -> None:
 def test_a_large_body_is_refused(user: Any) -> None:
     body = {"data": ["a" * 1_100_000, "", "", None], "fn_index": 1, "session_hash": "s"}
     assert user.post("/gradio_api/queue/join", json=body).status_code == 413
+
+
+def test_the_icon_that_browsers_ask_for_is_there(visitor: Any) -> None:
+    assert visitor.get(str(visitor.base_url).replace("/ui/", "/favicon.ico")).headers["content-type"] == "image/svg+xml"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,12 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from glotfuse.errors import GlotfuseError
 from glotfuse.serving.encoding import trained_instruction
 from glotfuse.serving.engine import Engine
@@ -19,9 +25,6 @@ from glotfuse.serving.ui_samples import sample_sentences
 from glotfuse.serving.ui_weights import TokenWeights, example_weights, token_weights
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
     from glotfuse.model import FusedLM
 
 PATH = "/ui"
@@ -29,6 +32,10 @@ PATH = "/ui"
 
 Result = TypeVar("Result")
 
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<path fill="#0f766e" d="M1 2h14v3H1zm2 5h10v3H3zm3 5h4v3H6z"/></svg>'
+)
 _AT_ONCE = 32
 """Questions from pages that the engine is asked at the same time."""
 _MOST_WAITING = 256
@@ -110,6 +117,7 @@ def mount(
         question=trained_instruction(model),
         needs_language=hasattr(tokenizer, "src_lang") and model.encoder.src_lang is None,
     )
+    app.add_route("/favicon.ico", _icon)
     page.queue(default_concurrency_limit=_AT_ONCE, max_size=_MOST_WAITING, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -133,6 +141,11 @@ def mount(
     return app
 
 
+async def _icon(_: Request) -> Response:
+    """Browsers ask for it at the root."""
+    return Response(_ICON, media_type="image/svg+xml")
+
+
 class _OnlyNeeded:
     """Lets through what the page needs, and bodies of a size that it may have.
 
@@ -143,9 +156,6 @@ class _OnlyNeeded:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from starlette.exceptions import HTTPException
-        from starlette.responses import JSONResponse
-
         if scope["type"] != "http" or not is_needed(scope["path"].removeprefix(PATH)):
             await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
             return

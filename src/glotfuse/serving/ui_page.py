@@ -25,8 +25,6 @@ FONTS = ("system-ui", "Noto Sans", *(f"Noto Sans {script}" for script in _SCRIPT
 choose a font of rare signs, such as Noto Sans Tamil Supplement, and then show boxes."""
 
 HEAD = """
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
-%3Cpath fill='%230f766e' d='M1 2h14v3H1zm2 5h10v3H3zm3 5h4v3H6z'/%3E%3C/svg%3E">
 <script>
 new MutationObserver(() => {
   for (const box of document.querySelectorAll("textarea:not([dir=auto])")) box.dir = "auto";
@@ -39,6 +37,11 @@ _SHOW_ANSWER = """() => {
   if (innerWidth < 700) document.getElementById("gf-answer").scrollIntoView({behavior: "smooth", block: "center"});
 }"""
 """On a phone the answer is below the button."""
+
+_HIDE_CURSOR = """() => {
+  setTimeout(() => document.querySelectorAll(".gf-cursor").forEach(cursor => cursor.remove()), 500);
+}"""
+"""An answer that is stopped gets no last piece."""
 
 _ABOUT_WEIGHTS = """
 The encoder has several layers, one after the other. For every token (a word or a part of one) the model decides how
@@ -144,14 +147,15 @@ def _connect(
         async for found in actions.write(values[:count], instruction, max_new_tokens, temperature, code):
             yield found
 
-    options = {"outputs": shown, "show_progress": "hidden", "api_visibility": "private", "trigger_mode": "once"}
+    options = {"outputs": shown, "show_progress": "hidden", "api_visibility": "private"}
     inputs = [*texts, label_controls["labels"], label_controls["question"], language]
-    label_controls["button"].click(label, inputs, **options)
+    label_controls["button"].click(label, inputs, trigger_mode="always_last", **options)
     fields = ("instruction", "max_new_tokens", "temperature")
     inputs = [*texts, *(write_controls[name] for name in fields), language]
-    running = write_controls["button"].click(write, inputs, **options)
+    running = write_controls["button"].click(write, inputs, trigger_mode="once", **options)
     for controls in (label_controls, write_controls):
         controls["button"].click(None, js=_SHOW_ANSWER, api_visibility="private")
+    write_controls["stop"].click(None, js=_HIDE_CURSOR, api_visibility="private")
     write_controls["stop"].click(None, cancels=[running], api_visibility="private")
 
 
