@@ -143,6 +143,7 @@ def test_a_client_that_goes_away_frees_its_slot(model: FusedLM, stream: bool) ->
             client.sendall(head % len(body) + body)
             if stream:
                 assert b"200 OK" in client.recv(4096)
+                assert server.metric("glotfuse_streams") == 1
             assert until(lambda: server.metric("glotfuse_running") == 1)
         assert until(lambda: server.metric("glotfuse_running") == 0, 5)
         assert server.metric("glotfuse_cancelled_total") == 1
