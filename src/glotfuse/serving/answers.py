@@ -112,6 +112,7 @@ class ClientAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers as ASGI asks for."""
+
         async def answer() -> None:
             deadline = asyncio.get_running_loop().time() + self._seconds
             try:
@@ -159,6 +160,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers as ASGI asks for."""
+
         async def event(data: str) -> None:
             await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
 
