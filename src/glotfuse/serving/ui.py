@@ -5,8 +5,9 @@ It asks the engine as every other client does, so that batching and limits hold 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
 from fastapi import FastAPI
@@ -40,6 +41,8 @@ _AT_ONCE = 32
 """Questions from pages that the engine is asked at the same time."""
 _MOST_WAITING = 256
 """Questions from pages that wait for the engine to be asked."""
+_POLL = 0.2
+"""Seconds."""
 _MOST_BYTES = 1_000_000
 """Largest body."""
 _NEEDED = {
@@ -137,6 +140,7 @@ def mount(
         head=HEAD,
     )
     mounted = cast(Any, app.routes[-1])
+    page.extra_startup_events.append(_closing(app, mounted.app))
     mounted.app = _OnlyNeeded(mounted.app)
     return app
 
@@ -144,6 +148,22 @@ def mount(
 async def _icon(_: Request) -> Response:
     """Browsers ask for it at the root."""
     return Response(_ICON, media_type="image/svg+xml")
+
+
+def _closing(app: FastAPI, inner: Any) -> Callable[[], Awaitable[None]]:
+    """Ends the connections that open pages keep alive once the server drains; it would wait for them in vain."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def wait() -> None:
+        while not app.state.service.state.draining:
+            await asyncio.sleep(_POLL)
+        inner.stop_event.set()
+
+    async def start() -> None:
+        if hasattr(app.state, "service"):
+            tasks.append(asyncio.create_task(wait()))
+
+    return start
 
 
 class _OnlyNeeded:
