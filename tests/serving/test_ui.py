@@ -289,9 +289,9 @@ def test_leaving_closes_the_engines_generator() -> None:
             if "Good" in answer:
                 break
         await steps.aclose()  # type: ignore[attr-defined]
+        assert engine.closed
 
     asyncio.run(leave())
-    assert engine.closed
 
 
 def test_an_engine_without_weights_says_so() -> None:
