@@ -38,7 +38,8 @@ class FakeVllm:
     pause: float = 0.0
     """Seconds before each streamed token."""
     break_after: int | None = None
-    """Streamed tokens after which an error event ends the answer."""
+    """Streamed tokens after which the answer ends too early, with an error event or without a word."""
+    silent: bool = False
     off: float = 0.0
     """Added to every log-probability but the last token's of the vocabulary."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -120,6 +121,8 @@ class FakeVllm:
             while True:
                 await asyncio.sleep(self.pause)
                 if len(ids) == self.break_after:
+                    if self.silent:
+                        return
                     yield f"data: {json.dumps(_error('the engine died', 500))}\n\n"
                     return
                 ids.append(int(self._log_probabilities(row).argmax()))

@@ -114,6 +114,8 @@ def drop_body(lm: LM) -> int:
                 freed += tensor.numel() * tensor.element_size()
                 empty = torch.empty_like(tensor, device="meta")
                 tensors[name] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    for tensor in _tensors(lm.model.get_input_embeddings()):
+        tensor.data = tensor.data.clone()  # on a CPU it lies in the mapped file, which would stay for it
     return freed
 
 

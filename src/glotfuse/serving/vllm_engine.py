@@ -18,13 +18,13 @@ import torch
 
 from glotfuse.errors import PromptError
 from glotfuse.scoring import Classification
-from glotfuse.serving.answer_text import AnswerText
 from glotfuse.serving.batcher import Batcher, BatchLimits
 from glotfuse.serving.encoding import LabelViews, Query, describe, embed, end_ids, prepare
 from glotfuse.serving.engine import ModelDescription, OverloadedError, UnavailableError
-from glotfuse.serving.requests import ClassifyRequest, FinishReason, GenerateRequest, Piece, Text
+from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece, Text
 from glotfuse.serving.vllm_check import Served, check_server, drop_body
 from glotfuse.serving.vllm_client import VllmClient
+from glotfuse.serving.vllm_generation import answer_pieces, generation_body
 from glotfuse.serving.vllm_payload import payload
 from glotfuse.serving.vllm_scoring import Question, ScorePlan, question_body, read_log_probabilities
 
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from glotfuse.model import FusedLM
 
 logger = logging.getLogger(__name__)
-
-_MOST_STOPS = 4
-"""Most stop texts that vLLM takes; further ones are looked for here alone."""
-_REASONS = ("stop", "length")
-_GREEDY = 1e-3
-"""Temperatures below are taken for zero, as in the in-process engine."""
 
 _T = TypeVar("_T")
 
@@ -163,11 +157,14 @@ class VllmEngine:
             (encoded,) = await self._batcher.submit([job])
             room = self._room(served, encoded)
             body = {
-                **_generation_body(request, ends, min(request.max_new_tokens, room)),
+                **generation_body(request, ends, min(request.max_new_tokens, room)),
                 "model": served.name,
                 "prompt_embeds": encoded.payloads,
             }
-            async with aclosing(self._client.stream(body)) as chunks, aclosing(_pieces(chunks, request, encoded)) as ps:
+            async with (
+                aclosing(self._client.stream(body)) as chunks,
+                aclosing(answer_pieces(chunks, request, encoded.num_prompt, encoded.truncated)) as ps,
+            ):
                 async for piece in ps:
                     yield piece
 
@@ -281,50 +278,6 @@ class VllmEngine:
         return {
             (p, token): value for p, row in zip(question.places, answers, strict=True) for token, value in row.items()
         }
-
-
-def _generation_body(request: GenerateRequest, ends: Sequence[int], max_tokens: int) -> dict[str, Any]:
-    """The fields of a completions request, without prompt: settings that a server has of its own do not count."""
-    temperature = request.temperature if request.temperature >= _GREEDY else 0.0
-    body: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": request.top_p if temperature else 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "ignore_eos": True,
-        "stop_token_ids": list(ends),
-        "stop": list(request.stop[:_MOST_STOPS]),
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
-    return {**body, "seed": request.seed} if temperature and request.seed is not None else body
-
-
-async def _pieces(
-    chunks: AsyncGenerator[dict[str, Any]], request: GenerateRequest, encoded: _Encoded
-) -> AsyncGenerator[Piece]:
-    """Turns a server's chunks into pieces."""
-    text = AnswerText(None, request.stop)
-    count = 0
-    async for chunk in chunks:
-        count = int((chunk.get("usage") or {}).get("completion_tokens") or count)
-        if not chunk.get("choices"):
-            continue
-        choice = chunk["choices"][0]
-        new = text.add_text(choice.get("text") or "")
-        given = "stop" if text.stopped else choice.get("finish_reason")
-        if given and given not in _REASONS:
-            raise UnavailableError(f"The vLLM server gave up the answer ({given}).")
-        if given:
-            reason: FinishReason = "length" if given == "length" else "stop"
-            yield Piece(new + text.finish(), reason, encoded.num_prompt, count, encoded.truncated)
-            return
-        if new:
-            yield Piece(new, None, encoded.num_prompt, count, encoded.truncated)
-    raise UnavailableError("The vLLM server broke off its answer before the end.")
 
 
 async def _together(works: Sequence[Any]) -> list[Any]:
