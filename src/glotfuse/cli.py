@@ -17,6 +17,8 @@ from glotfuse.cli_inspect import inspect
 from glotfuse.cli_models import models_app, say
 from glotfuse.cli_report import EPILOG as REPORT_EPILOG
 from glotfuse.cli_report import report
+from glotfuse.cli_serve import EPILOG as SERVE_EPILOG
+from glotfuse.cli_serve import serve
 from glotfuse.errors import ConfigError, DataError, GlotfuseError
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ app.command(epilog=INSPECT_EPILOG)(inspect)
 app.command(epilog=REPORT_EPILOG)(report)
 app.command(epilog=CARD_EPILOG)(card)
 app.command(epilog=PUSH_EPILOG)(push)
+app.command(epilog=SERVE_EPILOG)(serve)
 
 
 @app.command(epilog='Example: `glotfuse classify runs/quickstart/transformer_softmax "ක්‍රීඩකයා තරගය ජයගත්තේය."`')

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 _OLDEST = (3, 11)
-_INSTALL = "Install it with: pip install 'glotfuse[ui]'"
+_INSTALL = "Install it with: pip install 'glotfuse[plots]'"
 _DPI = 160
 
 
