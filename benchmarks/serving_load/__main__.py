@@ -45,11 +45,12 @@ def main() -> int:
 
 def measure(chosen: argparse.Namespace, console: Console, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    generator = Generator(find_locust(chosen.locust), folder)
+    generator = Generator(find_locust(chosen.locust), folder, chosen.timeout + 10)
     setting = _setting(generator.version(), chosen)
     console.print_json(data=setting)
     texts, workloads = quickstart_texts(), [WORKLOADS[name] for name in chosen.workloads]
     arguments = [chosen.run, "--engine", chosen.engine, "--max-batch-size", str(chosen.max_batch_size)]
+    arguments += ["--timeout", str(chosen.timeout)]
     arguments += ["--url", chosen.url] if chosen.url else []
     room = chosen.queue_size + 2 * chosen.max_batch_size if chosen.engine == "local" else VLLM_ROOM
     clients = chosen.overload_clients or max(8 * chosen.queue_size, 2 * room)
@@ -99,6 +100,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workloads", type=_workloads, default=",".join(WORKLOADS), help="with commas")
     parser.add_argument("--seconds", type=float, default=10, help="of each load at least; slow ones take up to 6 times")
     parser.add_argument("--max-batch-size", type=int, default=16, help="of glotfuse serve")
+    parser.add_argument("--timeout", type=int, default=120, help="of glotfuse serve: seconds for a request")
     parser.add_argument("--queue-size", type=int, default=16, help="of glotfuse serve past saturation")
     parser.add_argument(
         "--overload-clients", type=int, help="past saturation; eight times the queue or more by default"

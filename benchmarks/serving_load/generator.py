@@ -19,8 +19,6 @@ from benchmarks.serving_load.server import LoadError, stop
 from benchmarks.serving_load.traffic import Workload
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-ANSWER_WITHIN = 130
-"""Seconds that an answer may take: more than `glotfuse serve` allows by default, so it is the server who says no."""
 _START_AND_END = 60
 """Seconds that Locust may take beside that."""
 
@@ -32,10 +30,12 @@ class Generator:
     Args:
         command: How to call it.
         folder: For its files.
+        answer_within: Seconds that an answer may take: more than the server allows, so it is the server who says no.
     """
 
     command: Sequence[str]
     folder: Path
+    answer_within: int = 130
 
     def version(self) -> str:
         """Of Locust, as it says itself.
@@ -75,12 +75,12 @@ class Generator:
             "stream": workload.stream,
             "bodies": bodies,
             "pause": pause,
-            "timeout": ANSWER_WITHIN,
+            "timeout": self.answer_within,
             "records": str(self.folder / f"{name}.jsonl"),
         }
         (self.folder / f"{name}.json").write_text(json.dumps(plan), "utf8")
         arguments = ["--headless", "--only-summary", "--host", address, "-f", str(LOCUSTFILE)]
-        arguments += ["-u", str(clients), "-r", str(clients), "-t", f"{seconds:.0f}s", "-s", str(ANSWER_WITHIN)]
+        arguments += ["-u", str(clients), "-r", str(clients), "-t", f"{seconds:.0f}s", "-s", str(self.answer_within)]
         environment = {**os.environ, "GLOTFUSE_LOAD_PLAN": str(self.folder / f"{name}.json")}
         log, before, begun = self.folder / f"{name}.log", _child_seconds(), time.monotonic()
         with log.open("wb") as out:
@@ -92,7 +92,7 @@ class Generator:
                 start_new_session=True,
             )
             try:
-                code = process.wait(seconds + ANSWER_WITHIN + _START_AND_END)
+                code = process.wait(seconds + self.answer_within + _START_AND_END)
             except subprocess.TimeoutExpired:
                 code = None
             finally:

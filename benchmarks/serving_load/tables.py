@@ -70,6 +70,8 @@ def draw(rows: Sequence[Figures], path: Path, about: str) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
+    from matplotlib.lines import Line2D
 
     figure, (rates, waits) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name in dict.fromkeys(row.workload for row in rows):
@@ -80,7 +82,7 @@ def draw(rows: Sequence[Figures], path: Path, about: str) -> None:
         waits.plot(clients, [row.p99 for row in mine], "o--", color=line.get_color())
         if all(row.first_p50 is not None for row in mine):
             waits.plot(clients, [row.first_p50 for row in mine], "o:", color=line.get_color())
-    for axes, what in ((rates, "answers per second"), (waits, "seconds: p50 (line), p99 (dashes), first text (dots)")):
+    for axes, what in ((rates, "answers per second"), (waits, "seconds")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({row.clients for row in rows}), [str(n) for n in sorted({row.clients for row in rows})])
         axes.set_xlabel("clients at once")
@@ -88,6 +90,10 @@ def draw(rows: Sequence[Figures], path: Path, about: str) -> None:
         axes.grid(visible=True, alpha=0.3)
     rates.set_ylim(bottom=0)
     waits.set_yscale("log")
+    waits.yaxis.set_major_formatter("{x:g}")
+    waits.yaxis.set_minor_formatter(ticker.NullFormatter())
+    styles = [Line2D([], [], color="0.3", linestyle=style) for style in ("-", "--", ":")]
+    waits.legend(styles, ["p50", "p99", "first text, p50"])
     rates.legend()
     figure.suptitle(about)
     figure.savefig(path, dpi=120)
