@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_message_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(PlottingError, match=r"pip install 'glotfuse\[ui\]'"):
+    with pytest.raises(PlottingError, match=r"pip install 'glotfuse\[plots\]'"):
         draw_inspection(example(), tmp_path)
 
 
