@@ -21,7 +21,9 @@ from glotfuse.backbones import BackboneOptions, load_lm  # noqa: E402
 from glotfuse.errors import BackboneError, ConfigError, PromptError  # noqa: E402
 from glotfuse.model import FusedLM  # noqa: E402
 from glotfuse.serving import encoding  # noqa: E402
+from glotfuse.serving.answers import Usage, collect, generate_all  # noqa: E402
 from glotfuse.serving.engine import OverloadedError, UnavailableError  # noqa: E402
+from glotfuse.serving.metrics import Metrics  # noqa: E402
 from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece  # noqa: E402
 from glotfuse.serving.vllm_client import VllmClient  # noqa: E402
 from glotfuse.serving.vllm_engine import VllmEngine  # noqa: E402
@@ -356,3 +358,17 @@ def test_a_payload_is_the_rows_alone_and_nothing_of_their_batch() -> None:
     content = base64.b64decode(payload(batch[3, :5]))
     assert len(content) < 3000
     assert torch.equal(torch.load(io.BytesIO(content), weights_only=True), batch[3, :5])
+
+
+def test_many_more_answers_than_connections_leave_every_connection_free(model: FusedLM, fake: FakeVllm) -> None:
+    async def use(engine: VllmEngine) -> list[str]:
+        texts = []
+        for _ in range(6):  # as the routes ask: the task that reads is cancelled once it has the last piece
+            requests = [GenerateRequest(TEXTS[0], max_new_tokens=3)]
+            (answer,) = await collect(generate_all(engine, requests, Usage(), Metrics()), 1)
+            texts.append(answer.text)
+        return texts
+
+    texts = run(model, fake, lambda engine: asyncio.wait_for(use(engine), 40), max_requests=2, timeout=5)
+    assert len(texts) == 6
+    assert len(set(texts)) == 1

@@ -69,6 +69,7 @@ async def generate_all(
                 open_answers -= 1
                 metrics.texts.labels("generate", str(item[1].truncated).lower()).inc()
             yield item
+        await asyncio.gather(*tasks)  # what ends by itself ends in order
     finally:
         for task in tasks:
             task.cancel()

@@ -58,6 +58,7 @@ class VllmClient:
                 "Give it with its scheme, http:// or https://."
             )
         self._attempts = attempts
+        self._closing: set[asyncio.Future[None]] = set()
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -96,7 +97,17 @@ class VllmClient:
         except httpx.HTTPError as error:
             raise UnavailableError(f"The vLLM server at {self.url} broke off its answer: {_reason(error)}.") from error
         finally:
-            await response.aclose()
+            await self._release(response)
+
+    async def _release(self, response: httpx.Response) -> None:
+        """Closes a streamed answer to the end, also for a task that is cancelled meanwhile.
+
+        httpcore would otherwise count its connection as in use for ever.
+        """
+        closing = asyncio.ensure_future(response.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
 
     async def healthy(self) -> bool:
         """Whether the server says that it can answer, asked once."""
@@ -108,6 +119,7 @@ class VllmClient:
 
     async def close(self) -> None:
         """Closes all connections."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._http.aclose()
 
     async def _send(
