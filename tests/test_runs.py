@@ -287,3 +287,12 @@ def _write_rows(folder: Path, recipe: Any) -> None:
         ]
         lines = ["\t".join(map(str, row)) for row in [columns, *rows]]
         (folder / language / f"{split}.tsv").write_text("\n".join(lines) + "\n", "utf8")
+
+
+def test_centring_is_measured_on_the_training_text(tmp_path: Path) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), fusion={"centre": True, "mixer": "mean", "mixer_options": {}})
+    model = train_run(recipe, tmp_path / "run")
+    assert model is not None
+    centring = model.fusion.centring
+    assert (centring.mean.abs().amax(1) > 0).all()
+    assert (centring.scale != 1).all()
