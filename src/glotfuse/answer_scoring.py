@@ -20,7 +20,7 @@ from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import LabelTree
 from glotfuse.prompts import Prompt
-from glotfuse.scoring import tree_mask
+from glotfuse.scoring import CHECKED_ROWS, rows_at_once, rows_of, tree_mask, tree_tolerance
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAX_LOGITS = 1 << 27
-"""Most logits at once, half a gigabyte."""
 _MAX_ROWS = 32
 """Most answers that are read at once where each takes a whole pass."""
-_CHECKED_ROWS = 2
 
 
 class AnswerScore(NamedTuple):
@@ -68,11 +65,10 @@ def score_answers(
     trees = [LabelTree.build(row) for row in answers]
     if not _can_branch(model, sequences, answers, trees, prompt):
         return _score_whole(model, sequences, answers, prompt)
-    vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
-    at_once = max(1, _MAX_LOGITS // ((1 + max(len(tree.token_ids) for tree in trees)) * vocabulary))
+    at_once = rows_at_once(model, 1 + max(len(tree.token_ids) for tree in trees))
     scores = []
     for start in range(0, len(trees), at_once):
-        part = Sequences(*(x[start : start + at_once] for x in sequences))
+        part = rows_of(sequences, start, start + at_once)
         scores += _score_trees(model, part, trees[start : start + at_once], prompt)
     return scores
 
@@ -92,8 +88,8 @@ def _can_branch(
     if model.head_cache(prompt) is None or not model.lm.obeys_mask(total):
         return False
     if model.branching is None:
-        few = Sequences(*(x[:_CHECKED_ROWS] for x in sequences))
-        model.branching = _try_branching(model, few, answers[:_CHECKED_ROWS], trees[:_CHECKED_ROWS], prompt)
+        few = rows_of(sequences, 0, CHECKED_ROWS)
+        model.branching = _try_branching(model, few, answers[:CHECKED_ROWS], trees[:CHECKED_ROWS], prompt)
     return model.branching
 
 
@@ -112,9 +108,7 @@ def _try_branching(
         logger.warning("Answers are scored one by one: the LM cannot read them as a tree (%s).", error)
         return False
     worst = max(abs(a - b) / n for a, b, n in zip(singly, found, num_tokens, strict=True))
-    allowed = model.lm.tolerance
-    if model.lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
-        allowed *= max(1.0, *(abs(a) / n for a, n in zip(singly, num_tokens, strict=True)))
+    allowed = tree_tolerance(model, max(abs(a) / n for a, n in zip(singly, num_tokens, strict=True)))
     if worst > allowed:
         logger.warning("Answers are scored one by one: read as a tree, they differ by %.1e per token.", worst)
     return worst <= allowed
@@ -170,8 +164,7 @@ def _score_whole(
     """The same by a whole pass of the LM per answer; the encoder's pass is still shared."""
     rows = [row for row, own in enumerate(answers) for _ in own]
     flat = [list(ids) for own in answers for ids in own]
-    vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
-    at_once = max(1, min(_MAX_ROWS, _MAX_LOGITS // (max(map(len, flat), default=1) * vocabulary)))
+    at_once = min(_MAX_ROWS, rows_at_once(model, max(map(len, flat), default=1)))
     scores: list[AnswerScore] = []
     for start in range(0, len(flat), at_once):
         ids = pad_rows(flat[start : start + at_once]).to(sequences.mask.device)

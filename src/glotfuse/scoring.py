@@ -32,7 +32,7 @@ _MAX_ROWS = 128
 """Most rows, texts times label words, that continue from a copy of the cache at once: it takes memory."""
 _MAX_LOGITS = 1 << 27
 """Most logits that a tree of label words may give at once, half a gigabyte."""
-_CHECKED_ROWS = 2
+CHECKED_ROWS = 2
 """Texts of the first batch on which the tree of label words is tried out."""
 
 
@@ -92,14 +92,32 @@ def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor:
     tree = LabelTree.build(model.label_ids)
     if not _can_branch(model, sequences, tree):
         return _score_words(model, sequences)
-    vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
-    at_once = max(1, _MAX_LOGITS // ((1 + len(tree.token_ids)) * vocabulary))
-    parts = [_rows(sequences, start, start + at_once) for start in range(0, len(examples), at_once)]
+    at_once = rows_at_once(model, 1 + len(tree.token_ids))
+    parts = [rows_of(sequences, start, start + at_once) for start in range(0, len(examples), at_once)]
     return torch.cat([_score_tree(model, part, tree) for part in parts])
 
 
-def _rows(sequences: Sequences, start: int, end: int) -> Sequences:
+def rows_at_once(model: FusedLM, num_logits: int) -> int:
+    """Most rows that may be read together, each with logits at so many positions."""
+    vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
+    return int(max(1, _MAX_LOGITS // (num_logits * vocabulary)))
+
+
+def rows_of(sequences: Sequences, start: int, end: int) -> Sequences:
+    """Some of the rows."""
     return Sequences(*(x[start:end] for x in sequences))
+
+
+def tree_tolerance(model: FusedLM, largest: float) -> float:
+    """Most by which a log-probability per token may differ where it is read in a tree.
+
+    Args:
+        model: The model.
+        largest: Largest absolute log-probability per token.
+    """
+    if model.lm.working_dtype == torch.float32:
+        return model.lm.tolerance
+    return model.lm.tolerance * max(1.0, largest)  # half precision rounds a logit by a share of its size
 
 
 def _can_branch(model: FusedLM, sequences: Sequences, tree: LabelTree) -> bool:
@@ -108,7 +126,7 @@ def _can_branch(model: FusedLM, sequences: Sequences, tree: LabelTree) -> bool:
     if not model.lm.obeys_mask(total):
         return False
     if model.branching is None:
-        model.branching = _try_branching(model, _rows(sequences, 0, _CHECKED_ROWS), tree)
+        model.branching = _try_branching(model, rows_of(sequences, 0, CHECKED_ROWS), tree)
     return model.branching
 
 
@@ -122,9 +140,7 @@ def _try_branching(model: FusedLM, sequences: Sequences, tree: LabelTree) -> boo
         return False
     num_tokens = torch.tensor([len(path) for path in tree.paths], device=sequences.mask.device)
     difference = (by_tree - by_word).abs() / num_tokens  # every token's rounding adds up
-    allowed = model.lm.tolerance
-    if model.lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
-        allowed *= float((by_word.abs() / num_tokens).max().clamp_min(1.0))
+    allowed = tree_tolerance(model, float((by_word.abs() / num_tokens).max()))
     if bool((difference <= allowed).all()):
         return True
     logger.warning(
