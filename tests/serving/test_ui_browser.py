@@ -5,24 +5,18 @@ Needs Chromium (Debian package `chromium`) and `playwright` for Python.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from chromium import CHROMIUM, launched
 from glotfuse.serving.local_engine import LocalEngine
 from serving_help import slowed
 from serving_ui_help import page_of
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright for Python is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+pytest.importorskip("playwright.sync_api", reason="playwright for Python is not installed")
 HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script> ${window.hit=1} {{this}}'
 PATIENCE = 60_000
 """Milliseconds."""
@@ -38,10 +32,8 @@ def served(model: Any) -> Iterator[tuple[str, LocalEngine]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 class Page:
