@@ -1,8 +1,9 @@
 """Checkpoints: fusion weights (safetensors), config and the backbones' identity (JSON). Never pickle.
 
-A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`; where the LM has an adapter,
-`adapter/` holds it in peft's format. The config names the hashes of the weights, so a damaged or mixed-up file is found
-out; the backbones are fetched by recorded name and revision and compared by the hash of their own weights.
+A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`; `probe.safetensors` where the
+model has a probe; where the LM has an adapter, `adapter/` holds it in peft's format. The config names the hashes of the
+weights, so a damaged or mixed-up file is found out; the backbones are fetched by recorded name and revision and
+compared by the hash of their own weights.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from glotfuse.backbones.adapter import adapter_files, load_adapter
 from glotfuse.config import FusionConfig, PromptConfig
 from glotfuse.errors import CheckpointError
 from glotfuse.model import FusedLM
+from glotfuse.probe import Probe
 from glotfuse.recipes import section_from_dict
 
 FORMAT = 1
 WEIGHTS, CONFIG, RECORD, ADAPTER = locating.WEIGHTS, locating.CONFIG, "training.json", "adapter"
+PROBE = "probe.safetensors"
 
 
 def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) -> None:
@@ -63,6 +66,9 @@ def save(model: FusedLM, folder: Path, record: Mapping[str, Any] | None = None) 
         adapter = adapter_files(model.lm)
         config["adapter"] = {name: hashlib.sha256(content).hexdigest() for name, content in adapter.items()}
         files.update({f"{ADAPTER}/{name}": content for name, content in adapter.items()})
+    if model.probe is not None:
+        files[PROBE] = tensors_to_bytes(model.probe.to_tensors())
+        config["probe_sha256"] = hashlib.sha256(files[PROBE]).hexdigest()
     files[CONFIG] = _json(config)
     if record is not None:
         files[RECORD] = _json(dict(record))
@@ -137,6 +143,21 @@ def read_weights(folder: Path, expected_sha256: str) -> dict[str, Any]:
         raise CheckpointError(f"Expected safetensors in {path}; found: {error}.") from None
 
 
+def read_probe(folder: Path, config: Mapping[str, Any]) -> Probe | None:
+    """The probe that the config records, if any.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or belongs to another config.
+    """
+    if "probe_sha256" not in config:
+        return None
+    path = folder / PROBE
+    try:
+        return Probe.from_tensors(load_tensors(_read_checked(path, config["probe_sha256"])))
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise CheckpointError(f"Expected the tensors of a probe in {path}; found: {error}.") from None
+
+
 def read_adapter(lm: LM, folder: Path, config: Mapping[str, Any]) -> LM:
     """The LM with the adapter that the config records; the given LM where it records none.
 
@@ -153,10 +174,14 @@ def read_adapter(lm: LM, folder: Path, config: Mapping[str, Any]) -> LM:
 
 
 def weights_identity(config: Mapping[str, Any]) -> str:
-    """SHA-256 of all that was trained: of the fusion, or of it with the LM's adapter."""
-    if "adapter" not in config:
+    """SHA-256 of all that was trained: of the fusion, or of it with the LM's adapter and the probe."""
+    others = [
+        *sorted(config.get("adapter", {}).values()),
+        *([config["probe_sha256"]] if "probe_sha256" in config else []),
+    ]
+    if not others:
         return str(config["weights_sha256"])
-    parts = [config["weights_sha256"], *sorted(config["adapter"].values())]
+    parts = [config["weights_sha256"], *others]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -236,6 +261,7 @@ def load(
         },
     )
     load_fusion(model, weights, folder)
+    model.probe = read_probe(folder, config)
     return model.eval()
 
 

@@ -204,6 +204,28 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """Changed views of the training texts, of which the encoder alone reads the changed words."""
+
+    code_switching: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the texts of each epoch in which words are replaced by words of other languages. These come from the
+    encoder's own vocabulary, whose words are encoded once, which takes minutes on a CPU, and kept."""
+    switched_words: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of such a text's words that are replaced, of those that the vocabulary has translations for."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProbeConfig:
+    """A classifier of the encoder's sentence embeddings that has a say in the label beside the LM."""
+
+    kind: Literal["none", "kernel"] = "none"
+    """`kernel`: Gaussian kernel on the mean-pooled last layer. How much it counts is chosen on English development
+    rows; without any it counts as much as the LM. `none` leaves the label to the LM. Only for tasks with labels."""
+    views: Annotated[int, Field(ge=0)] = 4
+    """Code-switched views of each training row that it learns from, where `augmentation.code_switching` is on."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EvaluationConfig:
     """The final measurement."""
 
@@ -287,6 +309,8 @@ class Recipe:
     task: TaskConfig = Field(default_factory=TaskConfig)
     general: GeneralConfig = Field(default_factory=GeneralConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    probe: ProbeConfig = Field(default_factory=ProbeConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     device: str = "auto"

@@ -20,6 +20,7 @@ from glotfuse.backbones import LM, Encoder, PrefixCache
 from glotfuse.features import FeatureCache
 from glotfuse.fusion import BoundaryOnly, Fusion, MixerOutput, Span
 from glotfuse.inputs import Batch, InputReader, PreparedExample, prepare
+from glotfuse.probe import Probe
 from glotfuse.prompts import Prompt, build_prompt
 from glotfuse.sequences import IGNORED, Sequences, pad_right
 
@@ -63,6 +64,7 @@ class FusedLM(nn.Module):
         self.branching: bool | None = None
         self.gradient_checkpointing = False
         self.objective: Callable[[FusedLM, Batch, Tensor | int | None], dict[str, Tensor]] | None = None
+        self.probe: Probe | None = None
         self._head_caches: dict[tuple[Any, ...], PrefixCache | None] = {}
 
     @property

@@ -130,9 +130,20 @@ def label_of(row: Example) -> str:
     return row.label
 
 
-def prepare_rows(model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example]) -> list[PreparedExample]:
-    """Token ids of training or development rows with their answers; unlabelled text is cut in two."""
-    config, reader, prompt = recipe.training, model.reader, model.prompt
+def prepare_rows(
+    model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example], reader: InputReader | None = None
+) -> list[PreparedExample]:
+    """Token ids of training or development rows with their answers; unlabelled text is cut in two.
+
+    Args:
+        model: Whose prompt and, unless another is given, whose reader they are for.
+        task: Theirs.
+        recipe: The run's.
+        rows: The rows.
+        reader: Reads them for the encoder in place of the model's.
+    """
+    config, prompt = recipe.training, model.prompt
+    reader = reader or model.reader
     if task.label_column is None:
         texts = [row.fields[task.cut_column] for row in rows]
         objective = OBJECTIVES[recipe.objective or "continuation"]

@@ -22,6 +22,7 @@ from transformers import set_seed
 from glotfuse import checkpoint, distributed, embedding, stages, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
+from glotfuse.augmentation import Views, probe_rows, wants_views
 from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
 from glotfuse.backbones.loading import resolve_device
 from glotfuse.centring import centre
@@ -32,6 +33,7 @@ from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample
 from glotfuse.model import FusedLM
 from glotfuse.objectives import OBJECTIVES
+from glotfuse.probe_training import fit_probe, weigh
 from glotfuse.progress import Bar, console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes import recipe_from_dict, to_dict
@@ -129,8 +131,12 @@ def train_run(
         model.objective = OBJECTIVES[recipe.objective].loss
     if start is not None:
         stages.hand_over(model, start)
-    train_examples = prepare_rows(model, task, recipe, rows.train)
-    dev_examples = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
+    views = Views(model, recipe, [*rows.train, *rows.dev]) if wants_views(recipe) else None
+    train_examples = views.passes(task, rows.train) if views else prepare_rows(model, task, recipe, rows.train)
+    if rows.dev and views and not task.labels:
+        dev_examples = views.development(task, rows.dev)
+    else:
+        dev_examples = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
     dev = training.DevExamples(dev_examples, [label_of(row) for row in rows.dev] if task.labels else [])
     resuming = distributed.once(lambda: training.last_state(folder / STATE)) is not None
     with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
@@ -140,8 +146,10 @@ def train_run(
             alignment = distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
         distributed.share_weights(model.fusion)
         outcome = _train(model, recipe, folder, train_examples, dev if dev_examples else None)
+    probe = _probe(model, task, recipe, rows, views) if recipe.probe.kind != "none" else None
     record = {
         **_record(recipe, rows, started),
+        **({"probe": probe} if probe else {}),
         "num_truncated": sum(e.truncated for e in train_examples),
         "warm_start": alignment,
         **({"stages": stage_records} if stage_records else {}),
@@ -186,9 +194,23 @@ def _train(
     if not recipe.training.epochs or not any(p.requires_grad for p in model.parameters()):
         model.eval()
         return training.TrainingOutcome(0, None, None, [])
+    if wants_views(recipe):
+        options["epochs"] /= math.ceil(recipe.training.epochs)  # the examples are those of all epochs
     batch_size = recipe.evaluation.batch_size
     options["adapter_learning_rate"] = recipe.adapter.learning_rate
     return training.train(model, examples, dev, folder / STATE, eval_batch_size=batch_size, **options)
+
+
+def _probe(model: FusedLM, task: Task, recipe: Recipe, rows: RunRows, views: Views | None) -> dict[str, Any]:
+    """Fits the probe, weighs it against the trained LM, and gives it to the model; returns what was chosen."""
+    train = probe_rows(model, task, recipe, rows.train, views, dev=False)
+    dev = probe_rows(model, task, recipe, rows.dev, views, dev=True) if rows.dev else None
+    probe, chosen = fit_probe(model, train, dev, seed=recipe.training.seed)
+    if dev is not None:
+        probe, figures = weigh(model, probe, dev, recipe.evaluation.batch_size)
+        chosen = {**chosen, **figures}
+    model.probe = probe
+    return chosen
 
 
 def _train_embedding(recipe: Recipe, folder: Path, task: Task, rows: RunRows, encoder: Encoder) -> None:
@@ -320,7 +342,14 @@ def _claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     values = json.loads(json.dumps(to_dict(recipe)))
     if overwrite and folder.exists():
         training.discard_state(folder / STATE)
-        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.RECORD, embedding.CONFIG, embedding.WEIGHTS):
+        for name in (
+            checkpoint.CONFIG,
+            checkpoint.WEIGHTS,
+            checkpoint.PROBE,
+            checkpoint.RECORD,
+            embedding.CONFIG,
+            embedding.WEIGHTS,
+        ):
             (folder / name).unlink(missing_ok=True)
         for name in (stages.STAGES, checkpoint.ADAPTER):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -21,6 +21,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import LabelTree
+from glotfuse.probe import sentence_embeddings
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
@@ -69,8 +70,12 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
     results: dict[int, Classification] = {}
     with model.answering():
         for chosen in inference_batches(lengths, batch_size, model.device):
-            scores = score_labels(model, [examples[i] for i in chosen])
-            log_probabilities = torch.log_softmax(scores, dim=-1).tolist()
+            chunk = [examples[i] for i in chosen]
+            scores = torch.log_softmax(score_labels(model, chunk), dim=-1)
+            if model.probe is not None:
+                embeddings = sentence_embeddings(model.encoder, [example.encoder_ids for example in chunk], batch_size)
+                scores = model.probe.together(scores, model.probe.log_probabilities(embeddings))
+            log_probabilities = scores.tolist()
             for index, row in zip(chosen, log_probabilities, strict=True):
                 results[index] = Classification.of(model.labels, row, examples[index].truncated)
     return [results[i] for i in range(len(examples))]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from glotfuse import checkpoint
 from glotfuse.backbones import LM, Encoder, add_adapter
 from glotfuse.backbones.adapter import require_peft
-from glotfuse.config import AdapterConfig, FusionConfig, GeneralConfig, Recipe
+from glotfuse.config import AdapterConfig, AugmentationConfig, FusionConfig, GeneralConfig, ProbeConfig, Recipe
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.model import FusedLM
 from glotfuse.progress import console
@@ -112,6 +112,11 @@ def check(recipe: Recipe) -> None:
         raise ConfigError(
             "Expected prompt.include_span with a general stage, which trains what makes the span; found false."
         )
+    if recipe.probe.kind != "none" and recipe.objective:
+        raise ConfigError(
+            f"Expected probe.kind none with the objective {recipe.objective!r}, which reads no labels; found "
+            f"{recipe.probe.kind!r}."
+        )
     if general.objective != "none" and general.from_run is not None:
         raise ConfigError(
             f"Expected either general.objective or general.from_run; found {general.objective!r} and "
@@ -158,6 +163,7 @@ def general_recipe(recipe: Recipe) -> Recipe | None:
         training=general.training,
         general=GeneralConfig(),
         adapter=AdapterConfig(),
+        probe=ProbeConfig(),
     )
 
 
@@ -174,6 +180,8 @@ def adapter_recipe(recipe: Recipe) -> Recipe | None:
         training=replace(recipe.training, epochs=epochs, learning_rate=adapter.learning_rate),
         general=GeneralConfig(),
         adapter=replace(adapter, when="together", epochs=None),
+        augmentation=AugmentationConfig(),
+        probe=ProbeConfig(),
     )
 
 

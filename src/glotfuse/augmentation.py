@@ -1,0 +1,129 @@
+"""Code-switched views of a run's English rows: for the training of the fusion, and for the probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from glotfuse import distributed
+from glotfuse.backbones import cache_dir
+from glotfuse.code_switching import SwitchingReader, english_words, part_of
+from glotfuse.config import Recipe
+from glotfuse.errors import ConfigError
+from glotfuse.inputs import InputReader, PreparedExample
+from glotfuse.lexicon import LEXICONS, Lexicon, Progress, build_lexicon, read_vocabulary
+from glotfuse.model import FusedLM
+from glotfuse.probe_training import ProbeRows
+from glotfuse.progress import Bar, console
+from glotfuse.run_data import label_of, prepare_rows
+from glotfuse.tasks import Example, Task
+
+_MIN_COVERAGE = 0.1
+_PASSES_SEED, _PROBE_SEED, _DEV_SEED = 1, 2, 3
+
+
+class Views:
+    """Readers of a run's English rows in code-switched views.
+
+    Args:
+        model: Whose encoder has the vocabulary.
+        recipe: The run's.
+        rows: English rows whose words are translated.
+
+    Raises:
+        ConfigError: The encoder's vocabulary gives no translations.
+    """
+
+    def __init__(self, model: FusedLM, recipe: Recipe, rows: Sequence[Example]):
+        self._model, self._recipe = model, recipe
+        texts = [row.fields[column] for row in rows for column in model.reader.columns]
+        lexicon = lexicon_for(model, english_words(texts))
+        self._lexicons = {held_out: part_of(lexicon, held_out=held_out) for held_out in (False, True)}
+
+    def reader(self, views: float, *seeds: int, held_out: bool = False) -> InputReader:
+        """Reads views of a share of the rows; the same seeds give the same views.
+
+        Args:
+            views: The share.
+            *seeds: Beside that of the run.
+            held_out: With foreign words that no training text has, for development rows.
+        """
+        share = self._recipe.augmentation.switched_words
+        seed = "/".join(str(number) for number in (self._recipe.training.seed, *seeds))
+        return SwitchingReader(self._model.reader, self._lexicons[held_out], views=views, share=share, seed=seed)
+
+    def passes(self, task: Task, rows: Sequence[Example]) -> list[PreparedExample]:
+        """The training examples of all epochs, one after another, each with views of its own.
+
+        As many as the rows have, times the epochs, rounded up.
+        """
+        share, numbers = self._recipe.augmentation.code_switching, range(math.ceil(self._recipe.training.epochs))
+        readers = [self.reader(share, _PASSES_SEED, number) for number in numbers]
+        return [example for r in readers for example in prepare_rows(self._model, task, self._recipe, rows, r)]
+
+    def development(self, task: Task, rows: Sequence[Example]) -> list[PreparedExample]:
+        """Development examples of text without labels: the rows and a view of each.
+
+        A copy of spelling alone would do well on the rows, which are English.
+        """
+        readers = [self._model.reader, self.reader(1.0, _DEV_SEED, held_out=True)]
+        return [example for r in readers for example in prepare_rows(self._model, task, self._recipe, rows, r)]
+
+
+def wants_views(recipe: Recipe) -> bool:
+    """Whether a run reads code-switched views."""
+    return recipe.augmentation.code_switching > 0 and recipe.prompt.include_span
+
+
+def probe_rows(
+    model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example], views: Views | None, *, dev: bool
+) -> ProbeRows:
+    """Rows for the probe, each followed by views of all of them.
+
+    Args:
+        model: Whose reader they are for.
+        task: Theirs.
+        recipe: The run's.
+        rows: English rows with labels.
+        views: Makes the views; None takes the rows alone.
+        dev: Whether they are development rows, whose views are others.
+    """
+    readers = [model.reader]
+    if views is not None:
+        seed = _DEV_SEED if dev else _PROBE_SEED
+        readers += [views.reader(1.0, seed, number, held_out=dev) for number in range(recipe.probe.views)]
+    fields = [row.fields for row in rows]
+    ids = [ids for reader in readers for ids, _ in reader.read(fields, task.train_language)]
+    return ProbeRows(ids, [label_of(row) for row in rows] * len(readers))
+
+
+def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
+    """Translations of English words out of the encoder's vocabulary.
+
+    Raises:
+        ConfigError: There are hardly any.
+    """
+    bars: list[Bar] = []
+
+    def shown(total: int) -> Progress:
+        bars.append(Bar("vocabulary", total, "words").__enter__())
+        return bars[0].advance
+
+    try:
+        vocabulary = distributed.once(lambda: read_vocabulary(model.encoder, cache_dir() / LEXICONS, shown))
+    finally:
+        for bar in bars:
+            bar.__exit__()
+    lexicon = distributed.once(lambda: build_lexicon(model.encoder, vocabulary, english))
+    if lexicon.coverage < _MIN_COVERAGE:
+        raise ConfigError(
+            f"Expected translations of at least {_MIN_COVERAGE:.0%} of the English words in the vocabulary of "
+            f"{model.encoder.identity.name}; found {lexicon.coverage:.1%}. Set augmentation.code_switching to 0: this "
+            "encoder does not place words of different languages near each other."
+        )
+    console.print(
+        f"Code-switching: {lexicon.coverage:.0%} of the English words have translations, in "
+        f"{len(lexicon.translations)} scripts.",
+        highlight=False,
+    )
+    return lexicon

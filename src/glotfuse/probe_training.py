@@ -1,0 +1,141 @@
+"""Trains the probe of a model on English rows and their views; see `glotfuse.probe`.
+
+Shapes: N rows, D encoder width, M landmarks, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glotfuse import scoring
+from glotfuse.errors import ConfigError
+from glotfuse.inputs import PreparedExample
+from glotfuse.model import FusedLM
+from glotfuse.probe import Probe, sentence_embeddings
+
+GAMMA = 1.0
+INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
+"""Values of scikit-learn's C that the development loss chooses from."""
+SHARES = tuple(i / 10 for i in range(16))
+"""Factors that the development loss chooses from, for the LM and for the probe."""
+_MAX_ITERATIONS = 1000
+_LANDMARKS = 1000
+
+
+@dataclass(frozen=True)
+class ProbeRows:
+    """English rows for the probe."""
+
+    ids: Sequence[list[int]]
+    """N rows of encoder ids."""
+    labels: Sequence[str]
+    """Their label words."""
+
+
+def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: int) -> tuple[Probe, dict[str, Any]]:
+    """Fits the kernel classifier; how much it counts beside the LM is chosen afterwards, by `weigh`.
+
+    Args:
+        model: Whose encoder makes the embeddings and whose labels are learned.
+        train: Training rows and views of them.
+        dev: Rows that choose the regularisation; None takes 10.
+        seed: Of the landmarks' choice.
+
+    Returns:
+        The probe, counting as much as the LM, and what was chosen.
+
+    Raises:
+        ConfigError: Training rows have fewer than two labels.
+    """
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import LogisticRegression
+
+    if len(set(train.labels)) < 2:
+        raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
+    gold = np.array([model.labels.index(label) for label in train.labels])
+    embeddings = sentence_embeddings(model.encoder, train.ids)
+    centre = embeddings.mean(0)
+    centred = F.normalize(embeddings - centre, dim=-1).numpy()
+    kernel = Nystroem(gamma=GAMMA, n_components=min(_LANDMARKS, len(centred)), random_state=seed).fit(centred)
+    features = kernel.transform(centred)
+    base = {
+        "centre": centre,
+        "landmarks": _tensor(kernel.components_),
+        "normalisation": _tensor(kernel.normalization_.T),
+        "gamma": torch.tensor(GAMMA),
+        "shares": torch.tensor([1.0, 1.0]),
+    }
+    dev_embeddings = sentence_embeddings(model.encoder, dev.ids) if dev else None
+    best: tuple[float, float, Probe] | None = None
+    for value in INVERSE_REGULARISATIONS if dev else (10.0,):
+        classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold)
+        weights, bias = _all_classes(classifier, len(model.labels))
+        probe = Probe(**base, weights=weights, bias=bias)
+        loss = 0.0
+        if dev is not None and dev_embeddings is not None:
+            loss = _loss(probe.log_probabilities(dev_embeddings), _gold(model, dev.labels))
+        if best is None or loss < best[0]:
+            best = loss, value, probe
+    assert best is not None
+    loss, value, probe = best
+    return probe, {"C": value, "development_loss": loss if dev else None}
+
+
+def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) -> tuple[Probe, dict[str, Any]]:
+    """Chooses how much the LM and the probe count, by the loss of both together on development rows.
+
+    Args:
+        model: The trained model, without a probe.
+        probe: The fitted probe.
+        dev: English rows, and views of them, that neither was trained on.
+        batch_size: Rows per forward pass.
+
+    Returns:
+        The probe with its shares, and the figures: accuracy and loss of each alone and of both.
+    """
+    alone = scoring.classify(model, [PreparedExample(ids) for ids in dev.ids], batch_size)
+    lm = torch.tensor([[found.log_probabilities[label] for label in model.labels] for found in alone])
+    own = probe.log_probabilities(sentence_embeddings(model.encoder, dev.ids))
+    gold = _gold(model, dev.labels)
+    pairs = [(a, b) for a in SHARES for b in SHARES if a + b > 0]
+    chosen = min(pairs, key=lambda pair: _loss(torch.log_softmax(pair[0] * lm + pair[1] * own, -1), gold))
+    weighed = replace(probe, shares=torch.tensor(chosen))
+    both = weighed.together(lm, own)
+    figures: dict[str, Any] = {"shares": list(chosen)}
+    for name, scores in (("lm", lm), ("probe", own), ("both", both)):
+        accuracy = float((scores.argmax(1) == gold).float().mean())
+        figures[name] = {"development_loss": _loss(scores, gold), "development_accuracy": accuracy}
+    return weighed, figures
+
+
+def _gold(model: FusedLM, labels: Sequence[str]) -> Tensor:
+    return torch.tensor([model.labels.index(label) for label in labels])
+
+
+def _loss(log_probabilities: Tensor, gold: Tensor) -> float:
+    return float(F.nll_loss(log_probabilities, gold))
+
+
+def _all_classes(classifier: Any, num_labels: int) -> tuple[Tensor, Tensor]:
+    """Weights (K,M) and bias (K,) of all labels; those that training lacked can hardly win."""
+    weights = np.zeros((num_labels, classifier.coef_.shape[1]))
+    bias = np.full(num_labels, -30.0)
+    if len(classifier.classes_) == 2:  # scikit-learn keeps one row, for the second of two
+        weights[classifier.classes_[1]], bias[classifier.classes_] = (
+            classifier.coef_[0],
+            (0.0, classifier.intercept_[0]),
+        )
+    else:
+        weights[classifier.classes_], bias[classifier.classes_] = classifier.coef_, classifier.intercept_
+    return _tensor(weights), _tensor(bias)
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,152 @@
+"""Code-switching: translations out of an encoder's vocabulary, and views of English texts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+
+from glotfuse.code_switching import SwitchingReader, english_words, switch_row
+from glotfuse.errors import ConfigError
+from glotfuse.inputs import InputReader
+from glotfuse.lexicon import Lexicon, build_lexicon, embed_words, read_vocabulary, script_of, vocabulary_words
+from tiny import tiny_encoder
+
+_MEANINGS, _WIDTH = 260, 24
+
+
+def _word(number: int, letters: str) -> str:
+    return "".join(letters[number // len(letters) ** place % len(letters)] for place in range(5))
+
+
+ENGLISH = [_word(n, "abcdefg") for n in range(_MEANINGS)]
+RUSSIAN = [_word(n, "бвгдежз") for n in range(_MEANINGS)]
+HINDI = [_word(n, "कखगघचछज") for n in range(_MEANINGS)]
+
+
+class FakeEncoder:
+    """One layer; a word's state is its meaning, far moved by its script. The number of forward passes is counted."""
+
+    num_layers, hidden_size, prefix, dtype = 1, _WIDTH, "query: ", torch.float32
+    device, max_length = torch.device("cpu"), None
+
+    def __init__(self) -> None:
+        words = [*ENGLISH, *RUSSIAN, *HINDI, "ab", "хх", "a1bcd", "[UNK]", "[PAD]"]
+        raw = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+        raw.pre_tokenizer = Whitespace()
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", pad_token="[PAD]")
+        self.identity: Any = SimpleNamespace(name="fake", sha256="0" * 64)
+        generator = torch.Generator().manual_seed(0)
+        meanings = torch.randn(_MEANINGS, _WIDTH, generator=generator)
+        noise = 0.2 * torch.randn(3, _MEANINGS, _WIDTH, generator=generator)
+        offsets = 5 * torch.randn(3, 1, _WIDTH, generator=generator)
+        states = (meanings + noise + offsets).reshape(-1, _WIDTH)
+        self.states = torch.cat([states, torch.zeros(len(words) - len(states), _WIDTH)])
+        self.passes = 0
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None, layers: list[int]) -> tuple[torch.Tensor, ...]:
+        self.passes += 1
+        assert layers == [0]
+        assert mask is None
+        return (self.states[ids],)
+
+    def tokenize(self, texts: list[str], language: str | None = None) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts)["input_ids"]
+        return ids
+
+
+@pytest.fixture
+def encoder() -> Any:
+    return FakeEncoder()
+
+
+def _read(encoder: Any, folder: Path) -> Any:
+    return read_vocabulary(encoder, folder, lambda total: lambda number: None)
+
+
+def test_words_of_the_vocabulary_are_whole_and_of_letters(encoder: Any) -> None:
+    words, scripts = vocabulary_words(encoder)
+    assert set(words) == {*ENGLISH, *RUSSIAN, *HINDI}
+    assert dict(zip(words, scripts, strict=True))[HINDI[3]] == script_of(HINDI[3]) == "DEVANAGARI"
+
+
+def test_translations_have_the_same_meaning_however_far_apart_the_scripts_are(encoder: Any, tmp_path: Path) -> None:
+    lexicon = build_lexicon(encoder, _read(encoder, tmp_path), ENGLISH[:100])
+    for script, words in (("CYRILLIC", RUSSIAN), ("DEVANAGARI", HINDI)):
+        table = lexicon.translations[script]
+        right = sum(table.get(ENGLISH[n], ("",))[0] == words[n] for n in range(100))
+        assert right >= 95, f"{script}: {right} of 100"
+    assert lexicon.coverage > 0.95
+    assert lexicon.weights["CYRILLIC"] == pytest.approx(_MEANINGS**0.5)
+
+
+def test_english_words_do_not_translate_english_words(encoder: Any, tmp_path: Path) -> None:
+    lexicon = build_lexicon(encoder, _read(encoder, tmp_path), ENGLISH)
+    assert "LATIN" not in lexicon.translations
+
+
+def test_the_vocabulary_is_encoded_once(encoder: Any, tmp_path: Path) -> None:
+    first = _read(encoder, tmp_path)
+    passes = encoder.passes
+    again = _read(encoder, tmp_path)
+    assert encoder.passes == passes > 0
+    assert torch.equal(first.embeddings, again.embeddings)
+    (stored,) = tmp_path.glob("*.safetensors")
+    stored.write_bytes(b"torn")
+    assert torch.equal(_read(encoder, tmp_path).embeddings, first.embeddings)
+
+
+def test_an_encoder_without_other_scripts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"multilingual vocabulary.*augmentation\.code_switching"):
+        _read(tiny_encoder("xlm-r"), tmp_path)
+
+
+def test_word_embeddings_are_the_mean_of_the_last_layer() -> None:
+    encoder = tiny_encoder("xlm-r")
+    found = embed_words(encoder, ["water", "a", "rivers and"])
+    for row, word in zip(found, ["water", "a", "rivers and"], strict=True):
+        ids = torch.tensor([encoder.tokenizer(word)["input_ids"]])
+        torch.testing.assert_close(row, encoder(ids, None)[-1][0].float().mean(0))
+
+
+LEXICON = Lexicon({"CYRILLIC": {"water": ("вода",), "city": ("город",)}}, {"CYRILLIC": 1.0}, 1.0)
+
+
+def test_switched_words_keep_everything_else_in_place() -> None:
+    row = {"text": "Water, (the city's) WATER?", "other": "water"}
+    view = switch_row(row, ["text"], LEXICON, 1.0, random.Random(0))
+    assert view == {"text": "вода, (the город's) вода?", "other": "water"}
+    assert row["text"].startswith("Water")
+
+
+def test_the_share_of_switched_words_is_the_one_asked_for() -> None:
+    row = {"text": "water " * 4000}
+    view = switch_row(row, ["text"], LEXICON, 0.3, random.Random(0))["text"].split()
+    assert view.count("вода") / len(view) == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_switching_reader_reads_views_of_some_rows() -> None:
+    encoder = tiny_encoder("xlm-r")
+    plain = InputReader(encoder, template="{text}", max_length=64)
+    rows = [{"text": "the water of the city"}] * 400
+    ids, switched = plain.read(rows)[0], plain.read([{"text": "the вода of the город"}])[0]
+
+    def read(seed: int) -> list[tuple[list[int], bool]]:
+        return SwitchingReader(plain, LEXICON, views=0.25, share=1.0, seed=seed).read(rows)
+
+    found = read(0)
+    assert all(row in (ids, switched) for row in found)
+    assert sum(row == switched for row in found) / 400 == pytest.approx(0.25, abs=0.07)
+    assert read(0) == found != read(1)
+
+
+def test_english_words_are_found_once() -> None:
+    assert english_words(["The city, the CITY of x9 ab", "Rivers"]) == ["city", "rivers", "the"]
