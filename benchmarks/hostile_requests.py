@@ -1,6 +1,6 @@
 """Sends malformed and oversized requests to a running server and checks that each gets a 4xx.
 
-    glotfuse serve runs/quickstart/transformer_softmax --port 8000
+    glotfuse serve runs/quickstart/default --port 8000
     python -m benchmarks.hostile_requests http://127.0.0.1:8000 --count 1000 --pid PID
 
 The server must live, still give the answer that it gave before, and, with `--pid`, take no more memory (Linux).

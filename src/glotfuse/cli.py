@@ -44,34 +44,29 @@ Texts = Annotated[list[str] | None, typer.Argument(help="Texts; none reads lines
 @app.command(epilog="Example: `glotfuse quickstart --out runs/quickstart`")
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the two runs.")] = Path("runs/quickstart"),
-    epochs: Annotated[float, typer.Option(help="Passes over the 320 English sentences.")] = 3.0,
+    epochs: Annotated[float, typer.Option(help="Passes over the 320 English sentences.")] = 2.0,
     overwrite: Annotated[bool, typer.Option(help="Train again where a run is finished.")] = False,
     device: Device = "auto",
 ) -> None:
     """Train on the English sentences in the package and measure 14 languages.
 
-    Uses the bundled encoder and LM. Transformer Softmax over all encoder layers stands beside the last layer alone
-    (LangBridge).
+    Uses the bundled encoder and LM. The recommended recipe stands beside the last encoder layer alone (LangBridge).
     """
-    from dataclasses import replace
-
-    from glotfuse.config import Recipe
     from glotfuse.evaluation import comparison_table
     from glotfuse.measuring import measure_run
+    from glotfuse.quickstart import quickstart_recipes
     from glotfuse.runs import finished, load_backbones, train_run
 
-    base = Recipe(device=device)
-    base = replace(base, training=replace(base.training, epochs=epochs))
-    backbones = load_backbones(base)
-    reports = []
-    for mixer in ("transformer_softmax", "last"):
-        recipe = replace(base, fusion=replace(base.fusion, mixer=mixer))
-        folder = out / mixer
-        say(f"\n{mixer}: training on English")
+    reports, titles = [], []
+    for name, (title, recipe) in quickstart_recipes(device, epochs).items():
+        folder = out / name
+        backbones = load_backbones(recipe)
+        say(f"\n{title}: training on English")
         if overwrite or not finished(folder, recipe):
             train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
         reports.append(measure_run(folder, recipe, backbones))
-    table = comparison_table(reports, ["transformer_softmax", "last (LangBridge)"])
+        titles.append(title)
+    table = comparison_table(reports, titles)
     distributed.once(lambda: (out / "comparison.md").write_text(table.to_markdown(), "utf8"))
     _print(table.rich_table())
     say(f"The same table is in {out / 'comparison.md'}; predictions and checkpoints are beside it.")
@@ -137,7 +132,7 @@ def eval_(
 
 app.command(
     epilog="Examples: `glotfuse compare recipes/baselines/*.yaml --seeds 3`, "
-    "`glotfuse compare runs/quickstart/transformer_softmax runs/quickstart/last`"
+    "`glotfuse compare runs/quickstart/default runs/quickstart/last`"
 )(compare)
 app.command(epilog=INSPECT_EPILOG)(inspect)
 app.command(epilog=REPORT_EPILOG)(report)
@@ -146,7 +141,7 @@ app.command(epilog=PUSH_EPILOG)(push)
 app.command(epilog=SERVE_EPILOG)(serve)
 
 
-@app.command(epilog='Example: `glotfuse classify runs/quickstart/transformer_softmax "ක්‍රීඩකයා තරගය ජයගත්තේය."`')
+@app.command(epilog='Example: `glotfuse classify runs/quickstart/default "ක්‍රීඩකයා තරගය ජයගත්තේය."`')
 def classify(
     run: Run,
     texts: Texts = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from glotfuse.inspection import ChosenRows, Inspection
 
 EPILOG = (
-    "Examples: `glotfuse inspect runs/quickstart/transformer_softmax --languages sin_Sinh,tam_Taml`, "
+    "Examples: `glotfuse inspect runs/quickstart/default --languages sin_Sinh,tam_Taml`, "
     '`glotfuse inspect RUN --texts "The economy is growing." --texts "ආර්ථිකය වර්ධනය වෙමින් පවතී."`'
 )
 

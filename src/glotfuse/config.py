@@ -221,7 +221,7 @@ class ProbeConfig:
     kind: Literal["none", "kernel"] = "none"
     """`kernel`: Gaussian kernel on the mean-pooled last layer. How much it counts is chosen on English development
     rows; without any it counts as much as the LM. `none` leaves the label to the LM. Only for tasks with labels."""
-    views: Annotated[int, Field(ge=0)] = 4
+    views: Annotated[int, Field(ge=0)] = 2
     """Code-switched views of each training row that it learns from, where `augmentation.code_switching` is on."""
 
 

@@ -58,6 +58,15 @@ class Classification:
         return cls(max(by_label, key=by_label.__getitem__), probabilities, by_label, truncated)
 
 
+def with_probe(model: FusedLM, examples: Sequence[PreparedExample], scores: Tensor) -> Tensor:
+    """Log-probabilities (B,R), normalised over the label words, from the LM's scores (B,R) and the probe, if any."""
+    normalised = torch.log_softmax(scores, dim=-1)
+    if model.probe is None:
+        return normalised
+    embeddings = sentence_embeddings(model.encoder, [example.encoder_ids for example in examples], len(examples))
+    return model.probe.together(normalised, model.probe.log_probabilities(embeddings))
+
+
 def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:
     """Labels prepared examples; batches hold texts of similar length, results keep the given order.
 
@@ -71,11 +80,7 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
     with model.answering():
         for chosen in inference_batches(lengths, batch_size, model.device):
             chunk = [examples[i] for i in chosen]
-            scores = torch.log_softmax(score_labels(model, chunk), dim=-1)
-            if model.probe is not None:
-                embeddings = sentence_embeddings(model.encoder, [example.encoder_ids for example in chunk], batch_size)
-                scores = model.probe.together(scores, model.probe.log_probabilities(embeddings))
-            log_probabilities = scores.tolist()
+            log_probabilities = with_probe(model, chunk, score_labels(model, chunk)).tolist()
             for index, row in zip(chosen, log_probabilities, strict=True):
                 results[index] = Classification.of(model.labels, row, examples[index].truncated)
     return [results[i] for i in range(len(examples))]

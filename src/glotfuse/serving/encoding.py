@@ -102,6 +102,8 @@ def with_labels(model: FusedLM, labels: Sequence[str] | None, instruction: str |
     view.prompt = view.prompt_for(trained_instruction(model) if instruction is None else instruction)
     view.label_ids = view.prompt.label_ids(view.labels)
     view.branching = None
+    if view.labels != model.labels:
+        view.probe = None  # which knows the labels that were trained alone
     return view
 
 

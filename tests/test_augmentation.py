@@ -1,0 +1,158 @@
+"""Runs that read code-switched views and have a probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glotfuse import FusedLM, augmentation
+from glotfuse.augmentation import Views, probe_rows
+from glotfuse.code_switching import part_of
+from glotfuse.errors import ConfigError
+from glotfuse.inputs import PreparedExample
+from glotfuse.lexicon import Lexicon
+from glotfuse.measuring import measure_run
+from glotfuse.quickstart import quickstart_recipes
+from glotfuse.recipes import load_recipe
+from glotfuse.run_data import load_rows, prepare_rows, task_of
+from glotfuse.runs import train_run
+from glotfuse.serving.encoding import with_labels
+from small_runs import small_recipe, write_task
+from tiny import tiny_model
+
+FOREIGN = tuple("вагд"[n % 4] * 2 + "ежзи"[n // 4] + "кл" for n in range(16))
+WORDS = ("scientists", "planet", "distant", "team", "match", "last", "game", "number")
+LEXICON = Lexicon({"CYRILLIC": dict.fromkeys(WORDS, FOREIGN)}, {"CYRILLIC": 4.0}, 1.0)
+SWITCHED: dict[str, Any] = {
+    "augmentation": {"code_switching": 0.6, "switched_words": 0.9},
+    "probe": {"kind": "kernel", "views": 2},
+    "encoder": {"cache_gb": 0, "max_length": 96},
+}
+
+
+@pytest.fixture
+def lexicon(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Gives every encoder the same translations; the English words that were asked for."""
+    asked: list[list[str]] = []
+
+    def known(model: FusedLM, english: list[str]) -> Lexicon:
+        asked.append(english)
+        return LEXICON
+
+    monkeypatch.setattr(augmentation, "lexicon_for", known)
+    return asked
+
+
+def text_of(model: FusedLM, example: PreparedExample) -> str:
+    return str(model.encoder.tokenizer.decode(example.encoder_ids, skip_special_tokens=True))
+
+
+def is_switched(text: str) -> bool:
+    return any("\u0400" <= letter <= "\u04ff" for letter in text)
+
+
+def test_every_pass_has_other_views_and_the_same_answers(tmp_path: Path, lexicon: list[list[str]]) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data", num_train=100), training={"epochs": 1.5}, **SWITCHED)
+    task, model = task_of(recipe.task), tiny_model(labels=("science", "sports"))
+    rows = load_rows(task, recipe)
+    views = Views(model, recipe, rows.train)
+    found = views.passes(task, rows.train)
+    plain = prepare_rows(model, task, recipe, rows.train)
+    assert len(found) == 2 * len(plain) == 200
+    assert [e.answer_ids for e in found] == 2 * [e.answer_ids for e in plain]
+    first, second = found[:100], found[100:]
+    changed = [[a != b for a, b in zip(part, plain, strict=True)] for part in (first, second)]
+    assert changed[0] != changed[1]
+    assert sum(map(sum, changed)) / 200 == pytest.approx(0.6, abs=0.12)
+    assert views.passes(task, rows.train) == found
+    assert "planet" in lexicon[0]
+
+
+def test_development_views_have_words_that_training_has_not(tmp_path: Path, lexicon: list[list[str]]) -> None:
+    held_out = set(part_of(LEXICON, held_out=True).translations["CYRILLIC"]["planet"])
+    assert 0 < len(held_out) < len(FOREIGN)
+    recipe = small_recipe(write_task(tmp_path / "data", num_train=60), **SWITCHED)
+    task, model = task_of(recipe.task), tiny_model(labels=("science", "sports"))
+    rows = load_rows(task, recipe)
+    views = Views(model, recipe, rows.train)
+    for dev in (False, True):
+        found = probe_rows(model, task, recipe, rows.train, views, dev=dev)
+        assert found.labels == [row.label for row in rows.train] * 3
+        texts = [text_of(model, PreparedExample(ids)) for ids in found.ids]
+        assert not any(map(is_switched, texts[:60]))
+        assert sum(map(is_switched, texts[60:])) > 80
+    foreign = {
+        dev: {word for reader in (views.reader(1.0, 9, held_out=dev),) for word in _foreign_words(reader, rows.train)}
+        for dev in (False, True)
+    }
+    assert foreign[True] <= held_out
+    assert not foreign[False] & held_out
+
+
+def _foreign_words(reader: Any, rows: Any) -> set[str]:
+    from glotfuse.code_switching import switch_row
+
+    views = [switch_row(row.fields, ["text"], reader._lexicon, 1.0, reader._rng)["text"] for row in rows]
+    return {word for view in views for word in view.replace(".", "").split() if is_switched(word)}
+
+
+def test_a_run_with_views_and_probe(tmp_path: Path, lexicon: list[list[str]]) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), **SWITCHED)
+    model = train_run(recipe, tmp_path / "run")
+    assert model is not None
+    assert model.probe is not None
+    record = json.loads((tmp_path / "run" / "training.json").read_text("utf8"))
+    assert record["num_steps"] == 12  # two epochs of 24 rows in batches of 4
+    chosen = record["probe"]
+    assert chosen["both"]["development_loss"] <= chosen["lm"]["development_loss"] + 1e-6
+    report = measure_run(tmp_path / "run", recipe)
+    assert {result.language for result in report.results} == {"eng_Latn", "sin_Sinh"}
+    again = FusedLM.from_pretrained(tmp_path / "run")
+    texts = ["The team won the game.", "A new planet."]
+    assert [a.log_probabilities for a in again.classify(texts)] == [
+        pytest.approx(b.log_probabilities, abs=1e-5) for b in model.classify(texts)
+    ]
+    same = train_run(recipe, tmp_path / "same")
+    assert same is not None
+    weights = same.fusion.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in model.fusion.state_dict().items())
+    assert with_labels(model, ["x", "y"], None).probe is None
+    assert with_labels(model, None, "Which topic?").probe is model.probe
+
+
+def test_unlabelled_text_is_chosen_by_views_too(tmp_path: Path, lexicon: list[list[str]]) -> None:
+    own = {key: SWITCHED[key] for key in ("augmentation", "encoder")}
+    recipe = small_recipe(write_task(tmp_path / "data"), **own)
+    from dataclasses import replace
+
+    recipe = replace(recipe, objective="reconstruction")
+    model = train_run(recipe, tmp_path / "run")
+    assert model is not None
+    assert model.probe is None
+    assert json.loads((tmp_path / "run" / "training.json").read_text("utf8"))["num_steps"] == 12
+
+
+def test_a_probe_needs_labels(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    recipe = replace(small_recipe(write_task(tmp_path / "data"), probe={"kind": "kernel"}), objective="reconstruction")
+    with pytest.raises(ConfigError, match=r"probe\.kind none with the objective 'reconstruction'"):
+        train_run(recipe, tmp_path / "run")
+
+
+def test_the_quickstart_is_its_recipe() -> None:
+    own = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
+    assert quickstart_recipes("auto", 2.0)["default"][1] == own
+
+
+def test_baseline_and_default_differ_in_layers_alone() -> None:
+    recipes = Path(__file__).parents[1] / "recipes"
+    default, last = load_recipe(recipes / "default.yaml"), load_recipe(recipes / "baselines" / "last_improved.yaml")
+    assert default.fusion.layers is not None
+    from dataclasses import replace
+
+    assert replace(default, fusion=replace(default.fusion, mixer="last", layers=None)) == last
