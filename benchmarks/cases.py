@@ -15,6 +15,7 @@ import torch
 from benchmarks.growth import growth
 from benchmarks.labelling import classification, many_labels
 from benchmarks.measure import Row, alternate, peak_megabytes, row
+from benchmarks.recommended import recommended
 from benchmarks.steps import memory, step, training
 from benchmarks.textbook import TextbookMixer
 from glotfuse.fusion.mixers import TransformerSoftmax
@@ -78,6 +79,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "many_labels": many_labels,
     "growth": growth,
     "restart": restart,
+    "recommended": recommended,
 }
 
 

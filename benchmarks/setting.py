@@ -33,15 +33,22 @@ def english(count: int, seed: int = 0) -> list[tuple[str, str]]:
     return [rows[i % len(rows)] for i in range(count)]
 
 
-def build(labels: Sequence[str], *, dropout: float = 0.0, instruction: str = INSTRUCTION) -> FusedLM:
+def build(
+    labels: Sequence[str],
+    *,
+    dropout: float = 0.0,
+    instruction: str = INSTRUCTION,
+    fusion: FusionConfig | None = None,
+    prefix: str = "",
+) -> FusedLM:
     """The bundled models with fresh fusion weights, the same for every call."""
     logging.disable(logging.WARNING)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    fusion = FusionConfig(summary=False, mixer_options={"dropout": dropout})
+    fusion = fusion or FusionConfig(summary=False, mixer_options={"dropout": dropout})
     return build_model(
-        load_encoder("bundled:e5-small", BackboneOptions(device="cpu")),
+        load_encoder("bundled:e5-small", BackboneOptions(device="cpu"), prefix=prefix),
         load_lm("bundled:smollm2-135m", BackboneOptions(device="cpu")),
         fusion=fusion,
         prompt=PromptConfig(),

@@ -1,0 +1,56 @@
+"""What the recommended recipe costs beside Transformer Softmax: training per example, and memory."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.measure import Row, alternate, peak_megabytes, row
+from benchmarks.setting import TOPICS, build, cached, english, prepared
+from benchmarks.steps import grouped_batches, our_trainer
+from glotfuse.augmentation import lexicon_for
+from glotfuse.code_switching import SwitchingReader, english_words
+from glotfuse.config import FusionConfig
+from glotfuse.inputs import prepare
+from glotfuse.quickstart import quickstart_recipes
+
+
+def recommended(short: bool) -> list[Row]:
+    """Training on code-switched views, encoded as they come, against Transformer Softmax with cached states."""
+    recipe = quickstart_recipes("cpu", 1.0)["default"][1]
+    rows = english(64 if short else 128)
+    tokenwise = build(TOPICS, fusion=FusionConfig())
+    model = build(TOPICS, fusion=recipe.fusion, prefix=recipe.encoder.prefix)
+    plain = prepared(tokenwise, rows)
+    started = time.monotonic()
+    lexicon = lexicon_for(model, english_words(text for text, _ in rows))
+    seconds_of_lexicon = time.monotonic() - started
+    share = recipe.augmentation
+    reader = SwitchingReader(model.reader, lexicon, views=share.code_switching, share=share.switched_words, seed=0)
+    fields, answers = [{"text": text} for text, _ in rows], [label for _, label in rows]
+    views = prepare(reader, model.prompt, fields, answers=answers)
+    ours, other = our_trainer(model), our_trainer(tokenwise)
+    with cached(tokenwise):
+        sides = {
+            "ours": lambda: ours.run(grouped_batches(views, 0)),
+            "tokenwise": lambda: other.run(grouped_batches(plain, 0)),
+        }
+        seconds = alternate(sides, rounds=1 if short else 5)
+        megabytes = {name: peak_megabytes(side) for name, side in sides.items()}
+    each = {name: [second / len(rows) for second in found] for name, found in seconds.items()}
+    once = "words of the vocabulary to translations (from the store, if it has them)"
+    return [
+        row(
+            "training per example: recommended / transformer_softmax", each["ours"], each["tokenwise"], "s", at_most=1.3
+        ),
+        row("the same, peak memory", [megabytes["ours"]], [megabytes["tokenwise"]], "MB", at_most=1.3),
+        Row(
+            once,
+            seconds_of_lexicon,
+            seconds_of_lexicon,
+            "s",
+            seconds_of_lexicon,
+            "",
+            "<= 300",
+            seconds_of_lexicon <= 300,
+        ),
+    ]
