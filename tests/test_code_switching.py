@@ -17,7 +17,15 @@ from transformers import PreTrainedTokenizerFast
 from glotfuse.code_switching import SwitchingReader, english_words, switch_row
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import InputReader
-from glotfuse.lexicon import Lexicon, build_lexicon, embed_words, read_vocabulary, script_of, vocabulary_words
+from glotfuse.lexicon import (
+    Lexicon,
+    build_lexicon,
+    embed_words,
+    read_lexicon,
+    read_vocabulary,
+    script_of,
+    vocabulary_words,
+)
 from tiny import tiny_encoder
 
 _MEANINGS, _WIDTH = 260, 24
@@ -102,6 +110,18 @@ def test_the_vocabulary_is_encoded_once(encoder: Any, tmp_path: Path) -> None:
     (stored,) = tmp_path.glob("*.safetensors")
     stored.write_bytes(b"torn")
     assert torch.equal(_read(encoder, tmp_path).embeddings, first.embeddings)
+
+
+def test_a_lexicon_is_made_once(encoder: Any, tmp_path: Path) -> None:
+    vocabulary = _read(encoder, tmp_path)
+    first = read_lexicon(encoder, vocabulary, ENGLISH[:50], tmp_path)
+    passes = encoder.passes
+    assert read_lexicon(encoder, vocabulary, ENGLISH[:50], tmp_path) == first
+    assert encoder.passes == passes
+    assert read_lexicon(encoder, vocabulary, ENGLISH[:40], tmp_path) != first
+    for stored in tmp_path.glob("*.json"):
+        stored.write_text("{torn", "utf8")
+    assert read_lexicon(encoder, vocabulary, ENGLISH[:50], tmp_path) == first
 
 
 def test_an_encoder_without_other_scripts_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from glotfuse.code_switching import SwitchingReader, english_words, part_of
 from glotfuse.config import Recipe
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import InputReader, PreparedExample
-from glotfuse.lexicon import LEXICONS, Lexicon, Progress, build_lexicon, read_vocabulary
+from glotfuse.lexicon import LEXICONS, Lexicon, Progress, read_lexicon, read_vocabulary
 from glotfuse.model import FusedLM
 from glotfuse.probe_training import ProbeRows
 from glotfuse.progress import Bar, console
@@ -103,18 +103,18 @@ def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
     Raises:
         ConfigError: There are hardly any.
     """
-    bars: list[Bar] = []
+    folder, bars = cache_dir() / LEXICONS, list[Bar]()
 
     def shown(total: int) -> Progress:
         bars.append(Bar("vocabulary", total, "words").__enter__())
         return bars[0].advance
 
     try:
-        vocabulary = distributed.once(lambda: read_vocabulary(model.encoder, cache_dir() / LEXICONS, shown))
+        vocabulary = distributed.once(lambda: read_vocabulary(model.encoder, folder, shown))
     finally:
         for bar in bars:
             bar.__exit__()
-    lexicon = distributed.once(lambda: build_lexicon(model.encoder, vocabulary, english))
+    lexicon = distributed.once(lambda: read_lexicon(model.encoder, vocabulary, english, folder))
     if lexicon.coverage < _MIN_COVERAGE:
         raise ConfigError(
             f"Expected translations of at least {_MIN_COVERAGE:.0%} of the English words in the vocabulary of "

@@ -11,11 +11,12 @@ Shapes: V vocabulary words, W English words, D encoder width.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ _LONG_WORD_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN"}
 _SAME_STEM = 4
 _TOKENS_PER_BATCH = 4096
 _ROWS = 500
+_SETTINGS = f"{MIN_SIMILARITY} {MARGIN} {NEIGHBOURS} {_CSLS_NEIGHBOURS} {_CANDIDATES} {_SAME_STEM}"
 
 Progress = Callable[[int], None]
 
@@ -68,6 +70,8 @@ class Vocabulary:
     """Of each word."""
     embeddings: Tensor
     """(V,D), of each word by itself: the mean of the last layer's states."""
+    key: str
+    """A hash of the encoder and the words."""
 
 
 def script_of(word: str) -> str | None:
@@ -155,7 +159,24 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
             save_file({"embeddings": embeddings.half()}, part)
             part.replace(path)
             embeddings = embeddings.half().float()  # the same from the disk as fresh
-    return Vocabulary(words, scripts, embeddings)
+    return Vocabulary(words, scripts, embeddings, key)
+
+
+def read_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str], folder: Path) -> Lexicon:
+    """As `build_lexicon`, from the disk where the same words were translated before."""
+    key = hashlib.sha256("\n".join([vocabulary.key, _SETTINGS, *english]).encode()).hexdigest()[:24]
+    path = folder / f"{key}.json"
+    with FileLock(path.with_suffix(".lock")):
+        try:
+            values = json.loads(path.read_text("utf8"))
+            tables = {s: {w: tuple(words) for w, words in table.items()} for s, table in values["translations"].items()}
+            return Lexicon(tables, values["weights"], values["coverage"])
+        except (OSError, ValueError, KeyError, AttributeError):
+            lexicon = build_lexicon(encoder, vocabulary, english)
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(asdict(lexicon), ensure_ascii=False), "utf8")
+            part.replace(path)
+            return lexicon
 
 
 def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str]) -> Lexicon:
