@@ -151,7 +151,7 @@ def test_the_quickstart_is_its_recipe() -> None:
 
 def test_baseline_and_default_differ_in_layers_alone() -> None:
     recipes = Path(__file__).parents[1] / "recipes"
-    default, last = load_recipe(recipes / "default.yaml"), load_recipe(recipes / "baselines" / "last_improved.yaml")
+    default, last = load_recipe(recipes / "default.yaml"), load_recipe(recipes / "default-last.yaml")
     assert default.fusion.layers is not None
     from dataclasses import replace
 
