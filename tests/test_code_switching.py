@@ -155,17 +155,22 @@ def test_the_share_of_switched_words_is_the_one_asked_for() -> None:
 
 def test_a_switching_reader_reads_views_of_some_rows() -> None:
     encoder = tiny_encoder("xlm-r")
-    plain = InputReader(encoder, template="{text}", max_length=64)
-    rows = [{"text": "the water of the city"}] * 400
-    ids, switched = plain.read(rows)[0], plain.read([{"text": "the вода of the город"}])[0]
+    plain = InputReader(encoder, template="{text}", max_length=100)
+    rows = [{"text": "water " * 9}] * 400
 
-    def read(seed: int) -> list[tuple[list[int], bool]]:
-        return SwitchingReader(plain, LEXICON, views=0.25, share=1.0, seed=seed).read(rows)
+    def switched(seed: int) -> list[int]:
+        texts = [encoder.tokenizer.decode(ids) for ids, _ in reader(seed).read(rows)]
+        return [text.count("в") for text in texts]
 
-    found = read(0)
-    assert all(row in (ids, switched) for row in found)
-    assert sum(row == switched for row in found) / 400 == pytest.approx(0.25, abs=0.07)
-    assert read(0) == found != read(1)
+    def reader(seed: int) -> SwitchingReader:
+        return SwitchingReader(plain, LEXICON, views=0.5, share=1.0, seed=seed)
+
+    found = switched(0)
+    assert switched(0) == found != switched(1)
+    # half of the rows are as they were; of the others every share is as frequent, so none has about a tenth of them
+    assert found.count(0) / 400 == pytest.approx(0.5 + 0.5 * 0.1, abs=0.07)
+    assert sum(found) / 400 == pytest.approx(0.5 * 9 / 2, abs=0.5)
+    assert found.count(9) / 400 == pytest.approx(0.5 * 0.1, abs=0.04)
 
 
 def test_english_words_are_found_once() -> None:

@@ -68,7 +68,8 @@ class SwitchingReader(InputReader):
         reader: How texts are read.
         lexicon: Translations.
         views: Probability that a text is switched.
-        share: Probability that a word of such a text is replaced, where it has translations.
+        share: Greatest probability that a word of such a text is replaced, where it has translations; each text draws
+            its own, evenly from 0 to this.
         seed: Of the views.
     """
 
@@ -86,7 +87,7 @@ class SwitchingReader(InputReader):
     def read(self, rows: Sequence[Mapping[str, str]], language: str | None = None) -> list[tuple[list[int], bool]]:
         """As `InputReader.read`, of the rows or their views."""
         switched = [
-            switch_row(row, self.columns, self._lexicon, self._share, self._rng)
+            switch_row(row, self.columns, self._lexicon, self._share * self._rng.random(), self._rng)
             if self._rng.random() < self._views
             else row
             for row in rows

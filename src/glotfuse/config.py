@@ -210,8 +210,9 @@ class AugmentationConfig:
     code_switching: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the texts of each epoch in which words are replaced by words of other languages. These come from the
     encoder's own vocabulary, whose words are encoded once, which takes minutes on a CPU, and kept."""
-    switched_words: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of such a text's words that are replaced, of those that the vocabulary has translations for."""
+    switched_words: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Greatest share of such a text's words that are replaced, of those that the vocabulary has translations for; each
+    text draws its own share, evenly from 0 to this."""
 
 
 @dataclass(frozen=True, config=_STRICT)
