@@ -35,7 +35,7 @@ def quickstart_recipes(device: str, epochs: float) -> dict[str, tuple[str, Recip
         encoder=EncoderConfig(prefix="query: "),
         fusion=FusionConfig(mixer="mean", layers=[-8, -7, -6, -5, -4, -3, -2, -1], centre=True),
         general=_GENERAL,
-        augmentation=AugmentationConfig(code_switching=0.67),
+        augmentation=AugmentationConfig(code_switching=0.5),
         probe=ProbeConfig(kind="kernel"),
     )
     langbridge = replace(task, fusion=FusionConfig(mixer="last"))
