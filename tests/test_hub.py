@@ -16,6 +16,7 @@ from fake_hub import FakeHub
 from glotfuse import hub, locating
 from glotfuse.errors import CheckpointError
 from glotfuse.locating import locate
+from glotfuse.probe_training import ProbeRows, fit_probe
 from test_checkpoint import built
 from tiny import TEXTS
 
@@ -45,6 +46,9 @@ def fake() -> Iterator[FakeHub]:
 
 def test_a_pushed_run_is_loaded_by_its_id_with_the_same_answers(fake: FakeHub, tmp_path: Path) -> None:
     model = built()
+    ids = [example.encoder_ids for example in model.prepare(TEXTS * 2)]
+    labels = [model.labels[number % len(model.labels)] for number in range(len(ids))]
+    model.probe, _ = fit_probe(model, ProbeRows(ids, labels), None, seed=0)
     model.save_pretrained(tmp_path / "run")
     (tmp_path / "run" / "predictions").mkdir()
     (tmp_path / "run" / "predictions" / "secret.jsonl").write_text("private text")
@@ -65,10 +69,10 @@ def test_a_pushed_run_is_loaded_by_its_id_with_the_same_answers(fake: FakeHub, t
     pushed, answers, cached = done.stdout.strip().splitlines()
     assert pushed == f"{fake.endpoint}/someone/topics None"
     assert answers == str([answer.probabilities for answer in model.classify(TEXTS)])
-    assert cached == "['config.json', 'fusion.safetensors']"  # found again offline
+    assert cached == "['config.json', 'fusion.safetensors', 'probe.safetensors']"  # found again offline
     assert fake.private == {"someone/topics": True}
     files = fake.files["someone/topics"]
-    assert sorted(files) == ["README.md", "config.json", "fusion.safetensors"]
+    assert sorted(files) == ["README.md", "config.json", "fusion.safetensors", "probe.safetensors"]
     card = files["README.md"].decode()
     assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
     assert 'from_pretrained("someone/topics")' in card

@@ -19,6 +19,8 @@ from glotfuse.run_data import label_of, prepare_rows
 from glotfuse.tasks import Example, Task
 
 _MIN_COVERAGE = 0.1
+_MOST_PROBE_ROWS, _MOST_PROBE_DEV_ROWS = 20_000, 1_000
+"""With their views; more would take long and hardly change the probe."""
 _PASSES_SEED, _PROBE_SEED, _DEV_SEED = 1, 2, 3
 
 
@@ -78,7 +80,7 @@ def wants_views(recipe: Recipe) -> bool:
 def probe_rows(
     model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example], views: Views | None, *, dev: bool
 ) -> ProbeRows:
-    """Rows for the probe, each followed by views of all of them.
+    """Rows for the probe, followed by views of all of them; evenly chosen from all over the data where it is large.
 
     Args:
         model: Whose reader they are for.
@@ -92,6 +94,8 @@ def probe_rows(
     if views is not None:
         seed = _DEV_SEED if dev else _PROBE_SEED
         readers += [views.reader(1.0, seed, number, held_out=dev) for number in range(recipe.probe.views)]
+    most = (_MOST_PROBE_DEV_ROWS if dev else _MOST_PROBE_ROWS) // len(readers)
+    rows = rows[:: max(1, math.ceil(len(rows) / most))]
     fields = [row.fields for row in rows]
     ids = [ids for reader in readers for ids, _ in reader.read(fields, task.train_language)]
     return ProbeRows(ids, [label_of(row) for row in rows] * len(readers))
@@ -109,12 +113,15 @@ def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
         bars.append(Bar("vocabulary", total, "words").__enter__())
         return bars[0].advance
 
-    try:
-        vocabulary = distributed.once(lambda: read_vocabulary(model.encoder, folder, shown))
-    finally:
-        for bar in bars:
-            bar.__exit__()
-    lexicon = distributed.once(lambda: read_lexicon(model.encoder, vocabulary, english, folder))
+    def read() -> Lexicon:
+        try:
+            vocabulary = read_vocabulary(model.encoder, folder, shown)
+        finally:
+            for bar in bars:
+                bar.__exit__()
+        return read_lexicon(model.encoder, vocabulary, english, folder)
+
+    lexicon = distributed.once(read)
     if lexicon.coverage < _MIN_COVERAGE:
         raise ConfigError(
             f"Expected translations of at least {_MIN_COVERAGE:.0%} of the English words in the vocabulary of "

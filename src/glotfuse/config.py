@@ -48,7 +48,8 @@ class EncoderConfig:
     cache_gb: Annotated[float, Field(ge=0)] | None = None
     """Most gigabytes on disk for the hidden states of training and development texts, in half precision, for this
     encoder and the layers that the mixer reads. A data set that needs more, or more than half of what is free, is
-    encoded anew every epoch. 0 keeps none; null is 20 on a CPU and 0 elsewhere, where encoding is fast."""
+    encoded anew every epoch, and so is text in code-switched views. 0 keeps none; null is 20 on a CPU and 0 elsewhere,
+    where encoding is fast."""
 
 
 @dataclass(frozen=True, config=_STRICT)

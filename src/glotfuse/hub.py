@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glotfuse.model import FusedLM
 
 _REPORTS, _ADAPTER = ("report-*.json", "report-*.md"), ("adapter/*.json", "adapter/*.safetensors")
-_UPLOADED = (checkpoint.CONFIG, checkpoint.WEIGHTS, *_REPORTS, *_ADAPTER)
+_UPLOADED = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.PROBE, *_REPORTS, *_ADAPTER)
 
 
 def push_run(

@@ -276,7 +276,8 @@ def backbone_options(config: EncoderConfig | LMConfig, device: str) -> BackboneO
 @contextmanager
 def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedExample]) -> Iterator[None]:
     """Keeps the encoder's states on the disk while the model is trained, where they fit the budget."""
-    gigabytes = recipe.encoder.cache_gb if model.fusion.reads_encoder and recipe.training.epochs else 0.0
+    read_again = recipe.training.epochs and not wants_views(recipe)  # a view is read once
+    gigabytes = recipe.encoder.cache_gb if model.fusion.reads_encoder and read_again else 0.0
     if gigabytes is None:
         gigabytes = _CPU_CACHE_GB if model.encoder.device.type == "cpu" else 0.0
     with ExitStack() as stack:
