@@ -50,7 +50,7 @@ def quickstart(
 ) -> None:
     """Train on the English sentences in the package and measure 14 languages.
 
-    Uses the bundled encoder and LM. The recommended recipe stands beside the last encoder layer alone (LangBridge).
+    Uses the bundled encoder and LM. The recommended recipe stands beside logistic regression on sentence embeddings.
     """
     from glotfuse.evaluation import comparison_table
     from glotfuse.measuring import measure_run
@@ -132,7 +132,7 @@ def eval_(
 
 app.command(
     epilog="Examples: `glotfuse compare recipes/baselines/*.yaml --seeds 3`, "
-    "`glotfuse compare runs/quickstart/default runs/quickstart/last`"
+    "`glotfuse compare runs/quickstart/default runs/quickstart/embedding`"
 )(compare)
 app.command(epilog=INSPECT_EPILOG)(inspect)
 app.command(epilog=REPORT_EPILOG)(report)

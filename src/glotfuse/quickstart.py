@@ -1,4 +1,4 @@
-"""The two recipes of `glotfuse quickstart`: the recommended one (recipes/quickstart.yaml) and LangBridge beside it."""
+"""The two recipes of `glotfuse quickstart`: the recommended one (recipes/quickstart.yaml) and what it has to beat."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def quickstart_recipes(device: str, epochs: float) -> dict[str, tuple[str, Recip
         augmentation=AugmentationConfig(code_switching=0.5),
         probe=ProbeConfig(kind="kernel"),
     )
-    langbridge = replace(task, fusion=FusionConfig(mixer="last"))
-    return {"default": ("glotfuse", recommended), "last": ("last (LangBridge)", langbridge)}
+    embedding = Recipe(method="embedding", encoder=recommended.encoder, device=device)
+    return {"default": ("glotfuse", recommended), "embedding": ("embeddings + logistic regression", embedding)}
