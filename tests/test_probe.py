@@ -16,8 +16,9 @@ from glotfuse import checkpoint, scoring
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import PreparedExample
 from glotfuse.model import FusedLM
-from glotfuse.probe import Probe, sentence_embeddings
+from glotfuse.probe import Probe
 from glotfuse.probe_training import ProbeRows, fit_probe, weigh
+from glotfuse.sentence_embeddings import sentence_embeddings
 from tiny import TEXTS, tiny_model
 
 LABELS = ("science", "politics", "sports")

@@ -4,7 +4,7 @@ Mean-pooled states of the last layer, scaled to length one, as the e5 family is 
 2402.05672); scikit-learn's logistic regression, whose inverse regularisation is chosen by English development
 accuracy. No LM takes part.
 
-Shapes: B batch, T encoder tokens, D encoder width, N examples, K labels.
+Shapes: D encoder width, N examples, K labels.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as arrays_to_bytes
-from torch.nn import functional as F
 
 from glotfuse.backbones import Encoder
-from glotfuse.batching import inference_batches
 from glotfuse.checkpoint import write_files
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import InputReader, PreparedExample
 from glotfuse.scoring import Classification
-from glotfuse.sequences import pad_and_mask
+from glotfuse.sentence_embeddings import of_all_labels, sentence_embeddings
 
 CONFIG, WEIGHTS = "embedding.json", "embedding.safetensors"
 INVERSE_REGULARISATIONS = (0.1, 1.0, 10.0, 100.0)
 """Values of scikit-learn's C that development accuracy chooses from; the smallest of equals is taken."""
 _MAX_ITERATIONS = 2000
+_ABSENT = -1e9
+"""Bias of labels that training lacked, which can never win."""
 
 
 @dataclass
@@ -72,17 +72,9 @@ class EmbeddingClassifier:
         ]
 
 
-@torch.inference_mode()
 def embed(encoder: Encoder, ids: Sequence[list[int]], batch_size: int = 32) -> NDArray[np.float64]:
-    """Sentence embeddings of N inputs, (N,D), each of length one."""
-    found = np.zeros((len(ids), encoder.hidden_size))
-    for chosen in inference_batches([len(row) for row in ids], batch_size, encoder.device):
-        tokens, mask = pad_and_mask([ids[i] for i in chosen], encoder.pad_token_id)
-        (states,) = encoder(tokens, mask, [encoder.num_layers - 1])
-        weights = mask.to(states.device).unsqueeze(-1)
-        mean = (states * weights).sum(1) / weights.sum(1)
-        found[chosen] = F.normalize(mean.float(), dim=-1).cpu().double().numpy()
-    return found
+    """Sentence embeddings of N inputs for scikit-learn, (N,D), each of length one."""
+    return sentence_embeddings(encoder, ids, batch_size).double().numpy()
 
 
 def fit(
@@ -129,20 +121,10 @@ def fit(
             chosen = value, accuracy, model
     assert chosen is not None
     value, accuracy, model = chosen
-    weights, bias = _all_classes(model, len(labels), features.shape[1])
+    weights, bias = of_all_labels(model, len(labels), _ABSENT)
     settings = {"fusion": {"mixer": "embedding", "mixer_options": {"C": value}}}
     classifier = EmbeddingClassifier(encoder, reader, tuple(labels), weights, bias, settings)
     return classifier, {"C": value, "development_accuracy": accuracy if dev else None}
-
-
-def _all_classes(model: Any, num_labels: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (K,D) and bias (K,) of all labels; those that training lacked can never win."""
-    weights, bias = np.zeros((num_labels, width)), np.full(num_labels, -1e9)
-    if len(model.classes_) == 2:  # scikit-learn keeps one row, for the second of two
-        weights[model.classes_[1]], bias[model.classes_] = model.coef_[0], (0.0, model.intercept_[0])
-    else:
-        weights[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
-    return weights, bias
 
 
 def save(model: EmbeddingClassifier, folder: Path, others: Mapping[str, bytes]) -> None:

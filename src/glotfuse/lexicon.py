@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from glotfuse.backbones import Encoder
 from glotfuse.errors import ConfigError
+from glotfuse.sentence_embeddings import mean_pooled
 
 LEXICONS = "lexicons"
 """Folder of the stores inside glotfuse's cache."""
@@ -41,7 +42,7 @@ _MIN_WORDS, _MAX_WORDS = 200, 40_000
 """Words of a script that its mean needs, and the most that are encoded."""
 _LONG_WORD_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN"}
 _SAME_STEM = 4
-_TOKENS_PER_BATCH = 4096
+_WORDS_PER_BATCH = 1024
 _ROWS = 500
 _SETTINGS = f"{MIN_SIMILARITY} {MARGIN} {NEIGHBOURS} {_CSLS_NEIGHBOURS} {_CANDIDATES} {_SAME_STEM}"
 
@@ -114,19 +115,7 @@ def embed_words(encoder: Encoder, words: Sequence[str], progress: Progress | Non
     The encoder's prefix is left out, for it would be most of the text.
     """
     ids: list[list[int]] = encoder.tokenizer(list(words), verbose=False)["input_ids"] if words else []
-    found = torch.zeros(len(ids), encoder.hidden_size)
-    by_length: dict[int, list[int]] = {}
-    for place, row in enumerate(ids):
-        by_length.setdefault(len(row), []).append(place)
-    for length, places in by_length.items():
-        size = max(1, _TOKENS_PER_BATCH // length)
-        for start in range(0, len(places), size):
-            chosen = places[start : start + size]
-            (states,) = encoder(torch.tensor([ids[place] for place in chosen]), None, [encoder.num_layers - 1])
-            found[chosen] = states.float().mean(1).cpu()
-            if progress is not None:
-                progress(len(chosen))
-    return found
+    return mean_pooled(encoder, ids, _WORDS_PER_BATCH, progress)
 
 
 def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Progress]) -> Vocabulary:

@@ -5,21 +5,17 @@ mean-pooled last layer knows less and transfers better. Their log-probabilities 
 development rows choose (a logarithmic opinion pool; Hinton 2002, products of experts). The kernel is Gaussian, by
 Nystroem's approximation with training sentences as landmarks (Williams and Seeger 2001).
 
-Shapes: B batch, T encoder tokens, D encoder width, M landmarks, K labels.
+Shapes: B batch, D encoder width, M landmarks, K labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from glotfuse.backbones import Encoder
-from glotfuse.batching import inference_batches
-from glotfuse.sequences import pad_and_mask
 
 
 @dataclass(frozen=True)
@@ -64,16 +60,3 @@ class Probe:
             KeyError: A part is missing.
         """
         return cls(**{field.name: tensors[field.name] for field in fields(cls)})
-
-
-@torch.inference_mode()
-def sentence_embeddings(encoder: Encoder, ids: Sequence[list[int]], batch_size: int = 32) -> Tensor:
-    """Mean-pooled states of the last layer, each of length one: (B,D) in float32 on the CPU."""
-    found = torch.zeros(len(ids), encoder.hidden_size)
-    for chosen in inference_batches([len(row) for row in ids], batch_size, encoder.device):
-        tokens, mask = pad_and_mask([ids[i] for i in chosen], encoder.pad_token_id)
-        (states,) = encoder(tokens, mask, [encoder.num_layers - 1])
-        weights = mask.to(states.device).unsqueeze(-1)
-        mean = (states * weights).sum(1) / weights.sum(1)
-        found[chosen] = F.normalize(mean.float(), dim=-1).cpu()
-    return found

@@ -18,7 +18,8 @@ from glotfuse import scoring
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import PreparedExample
 from glotfuse.model import FusedLM
-from glotfuse.probe import Probe, sentence_embeddings
+from glotfuse.probe import Probe
+from glotfuse.sentence_embeddings import of_all_labels, sentence_embeddings
 
 GAMMA = 1.0
 INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -27,6 +28,8 @@ SHARES = tuple(i / 10 for i in range(16))
 """Factors that the development loss chooses from, for the LM and for the probe."""
 _MAX_ITERATIONS = 1000
 _LANDMARKS = 1000
+_ABSENT = -30.0
+"""Bias of labels that training lacked: they can hardly win, and the LM may still choose them."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
     best: tuple[float, float, Probe] | None = None
     for value in INVERSE_REGULARISATIONS if dev else (10.0,):
         classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold)
-        weights, bias = _all_classes(classifier, len(model.labels))
-        probe = Probe(**base, weights=weights, bias=bias)
+        weights, bias = of_all_labels(classifier, len(model.labels), _ABSENT)
+        probe = Probe(**base, weights=_tensor(weights), bias=_tensor(bias))
         loss = 0.0
         if dev is not None and dev_embeddings is not None:
             loss = _loss(probe.log_probabilities(dev_embeddings), _gold(model, dev.labels))
@@ -121,20 +124,6 @@ def _gold(model: FusedLM, labels: Sequence[str]) -> Tensor:
 
 def _loss(log_probabilities: Tensor, gold: Tensor) -> float:
     return float(F.nll_loss(log_probabilities, gold))
-
-
-def _all_classes(classifier: Any, num_labels: int) -> tuple[Tensor, Tensor]:
-    """Weights (K,M) and bias (K,) of all labels; those that training lacked can hardly win."""
-    weights = np.zeros((num_labels, classifier.coef_.shape[1]))
-    bias = np.full(num_labels, -30.0)
-    if len(classifier.classes_) == 2:  # scikit-learn keeps one row, for the second of two
-        weights[classifier.classes_[1]], bias[classifier.classes_] = (
-            classifier.coef_[0],
-            (0.0, classifier.intercept_[0]),
-        )
-    else:
-        weights[classifier.classes_], bias[classifier.classes_] = classifier.coef_, classifier.intercept_
-    return _tensor(weights), _tensor(bias)
 
 
 def _tensor(values: Any) -> Tensor:

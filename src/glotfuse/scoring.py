@@ -21,7 +21,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import LabelTree
-from glotfuse.probe import sentence_embeddings
+from glotfuse.sentence_embeddings import sentence_embeddings
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
