@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ _ROWS = 500
 _SETTINGS = f"{MIN_SIMILARITY} {MARGIN} {NEIGHBOURS} {_CSLS_NEIGHBOURS} {_CANDIDATES} {_SAME_STEM}"
 
 Progress = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,35 +139,42 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
             f"{_MIN_WORDS} whole words of every script. Set augmentation.code_switching to 0."
         )
     key = hashlib.sha256("\n".join([encoder.identity.sha256, str(encoder.dtype), *words]).encode()).hexdigest()[:24]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{key}.safetensors"
-    with FileLock(path.with_suffix(".lock")):
-        try:
-            embeddings = load_file(path)["embeddings"].float()
-        except (OSError, SafetensorError, KeyError):
-            embeddings = embed_words(encoder, words, progress(len(words)))
-            part = path.with_suffix(".part")
-            save_file({"embeddings": embeddings.half()}, part)
-            part.replace(path)
-            embeddings = embeddings.half().float()  # the same from the disk as fresh
+    embeddings = _stored(
+        folder / f"{key}.safetensors",
+        lambda path: load_file(path)["embeddings"],
+        lambda: embed_words(encoder, words, progress(len(words))).half(),
+        lambda path, found: save_file({"embeddings": found}, path),
+    ).float()
     return Vocabulary(words, scripts, embeddings, key)
 
 
 def read_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str], folder: Path) -> Lexicon:
     """As `build_lexicon`, from the disk where the same words were translated before."""
     key = hashlib.sha256("\n".join([vocabulary.key, _SETTINGS, *english]).encode()).hexdigest()[:24]
-    path = folder / f"{key}.json"
+    return _stored(
+        folder / f"{key}.json",
+        lambda path: _lexicon_from(json.loads(path.read_text("utf8"))),
+        lambda: build_lexicon(encoder, vocabulary, english),
+        lambda path, found: path.write_text(json.dumps(asdict(found), ensure_ascii=False), "utf8"),
+    )
+
+
+def _lexicon_from(values: Mapping[str, Any]) -> Lexicon:
+    tables = {s: {w: tuple(words) for w, words in table.items()} for s, table in values["translations"].items()}
+    return Lexicon(tables, values["weights"], values["coverage"])
+
+
+def _stored(path: Path, read: Callable[[Path], T], make: Callable[[], T], write: Callable[[Path, T], object]) -> T:
+    """What a file holds; made and written where it is missing or damaged, by one process, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         try:
-            values = json.loads(path.read_text("utf8"))
-            tables = {s: {w: tuple(words) for w, words in table.items()} for s, table in values["translations"].items()}
-            return Lexicon(tables, values["weights"], values["coverage"])
-        except (OSError, ValueError, KeyError, AttributeError):
-            lexicon = build_lexicon(encoder, vocabulary, english)
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(asdict(lexicon), ensure_ascii=False), "utf8")
+            return read(path)
+        except (OSError, SafetensorError, ValueError, KeyError, AttributeError):
+            made, part = make(), path.with_suffix(".part")
+            write(part, made)
             part.replace(path)
-            return lexicon
+            return made
 
 
 def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str]) -> Lexicon:
