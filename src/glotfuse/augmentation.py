@@ -15,8 +15,9 @@ from glotfuse.lexicon import LEXICONS, Lexicon, Progress, read_lexicon, read_voc
 from glotfuse.model import FusedLM
 from glotfuse.probe_training import ProbeRows
 from glotfuse.progress import Bar, console
-from glotfuse.run_data import label_of, prepare_rows
+from glotfuse.run_data import RunRows, label_of, prepare_rows
 from glotfuse.tasks import Example, Task
+from glotfuse.training import DevExamples
 
 _MIN_COVERAGE = 0.1
 _MOST_PROBE_ROWS, _MOST_PROBE_DEV_ROWS = 20_000, 1_000
@@ -75,6 +76,18 @@ class Views:
 def wants_views(recipe: Recipe) -> bool:
     """Whether a run reads code-switched views."""
     return recipe.augmentation.code_switching > 0 and recipe.prompt.include_span
+
+
+def prepare_examples(
+    model: FusedLM, task: Task, recipe: Recipe, rows: RunRows, views: Views | None
+) -> tuple[list[PreparedExample], DevExamples]:
+    """Training examples, of all epochs where they have views, and development examples, if any."""
+    train = views.passes(task, rows.train) if views else prepare_rows(model, task, recipe, rows.train)
+    if rows.dev and views and not task.labels:
+        dev = views.development(task, rows.dev)
+    else:
+        dev = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
+    return train, DevExamples(dev, [label_of(row) for row in rows.dev] if task.labels else [])
 
 
 def probe_rows(

@@ -10,8 +10,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,27 +22,26 @@ from transformers import set_seed
 from glotfuse import checkpoint, distributed, embedding, stages, training
 from glotfuse.alignment import align
 from glotfuse.assembly import build_model
-from glotfuse.augmentation import Views, probe_rows, wants_views
-from glotfuse.backbones import LM, BackboneOptions, Encoder, cache_dir, load_encoder, load_lm
+from glotfuse.augmentation import Views, prepare_examples, probe_rows, wants_views
+from glotfuse.backbones import LM, BackboneOptions, Encoder, load_encoder, load_lm
 from glotfuse.backbones.loading import resolve_device
 from glotfuse.centring import centre
 from glotfuse.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.features import STORES, FeatureCache, FeatureCacheError
 from glotfuse.fusion import MIXERS, PROJECTORS
 from glotfuse.inputs import PreparedExample
+from glotfuse.kept_states import keeping_states
 from glotfuse.model import FusedLM
 from glotfuse.objectives import OBJECTIVES
 from glotfuse.probe_training import fit_probe, weigh
 from glotfuse.progress import Bar, console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes import recipe_from_dict, to_dict
-from glotfuse.run_data import RunRows, as_text, input_reader, label_of, load_rows, prepare_rows, task_of
+from glotfuse.run_data import RunRows, as_text, input_reader, label_of, load_rows, task_of
 from glotfuse.tasks import Example, Task, sample
 from glotfuse.tracking import check_trackers
 
 RECIPE, STATE = "recipe.json", "state"
-_CPU_CACHE_GB = 20.0
 _CENTRING_TEXTS = 2000
 
 
@@ -132,20 +131,15 @@ def train_run(
     if start is not None:
         stages.hand_over(model, start)
     views = Views(model, recipe, [*rows.train, *rows.dev]) if wants_views(recipe) else None
-    train_examples = views.passes(task, rows.train) if views else prepare_rows(model, task, recipe, rows.train)
-    if rows.dev and views and not task.labels:
-        dev_examples = views.development(task, rows.dev)
-    else:
-        dev_examples = prepare_rows(model, task, recipe, rows.dev) if rows.dev else []
-    dev = training.DevExamples(dev_examples, [label_of(row) for row in rows.dev] if task.labels else [])
+    train_examples, dev = prepare_examples(model, task, recipe, rows, views)
     resuming = distributed.once(lambda: training.last_state(folder / STATE)) is not None
-    with _keeping_states(model, recipe, [*train_examples, *dev_examples]):
+    with keeping_states(model, recipe, [*train_examples, *dev.examples]):
         alignment = None
         if not resuming and start is None:
             distributed.once(lambda: _centre(model, train_examples))
             alignment = distributed.once(lambda: _warm_start(model, task, recipe, rows.train))
         distributed.share_weights(model.fusion)
-        outcome = _train(model, recipe, folder, train_examples, dev if dev_examples else None)
+        outcome = _train(model, recipe, folder, train_examples, dev if dev.examples else None)
     probe = _probe(model, task, recipe, rows, views) if recipe.probe.kind != "none" else None
     record = {
         **_record(recipe, rows, started),
@@ -271,41 +265,6 @@ def backbone_options(config: EncoderConfig | LMConfig, device: str) -> BackboneO
     if isinstance(config, LMConfig):
         return replace(options, quantization=config.quantization, gguf_file=config.gguf_file)
     return options
-
-
-@contextmanager
-def _keeping_states(model: FusedLM, recipe: Recipe, examples: Sequence[PreparedExample]) -> Iterator[None]:
-    """Keeps the encoder's states on the disk while the model is trained, where they fit the budget."""
-    read_again = recipe.training.epochs and not wants_views(recipe)  # a view is read once
-    gigabytes = recipe.encoder.cache_gb if model.fusion.reads_encoder and read_again else 0.0
-    if gigabytes is None:
-        gigabytes = _CPU_CACHE_GB if model.encoder.device.type == "cpu" else 0.0
-    with ExitStack() as stack:
-        if gigabytes:
-            try:
-                cache = stack.enter_context(_room_for_states(model, examples, int(gigabytes * 1e9)))
-                stack.enter_context(model.reading_states(cache))
-            except FeatureCacheError as reason:
-                console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
-        yield
-
-
-def _room_for_states(model: FusedLM, examples: Sequence[PreparedExample], max_bytes: int) -> FeatureCache:
-    """A store with room for the examples' states, made by one process of each machine before the others open it."""
-
-    def opened() -> FeatureCache:
-        return FeatureCache(model.encoder, model.fusion.mixer.layers, cache_dir() / STORES, max_bytes)
-
-    failure = None
-    if distributed.is_local_main():
-        try:
-            with opened() as cache:
-                cache.make_room([example.encoder_ids for example in examples])
-        except FeatureCacheError as error:
-            failure = str(error)
-    for reason in filter(None, distributed.gather(failure)):
-        raise FeatureCacheError(reason)
-    return opened()
 
 
 def _centre(model: FusedLM, examples: Sequence[PreparedExample]) -> None:
