@@ -89,6 +89,28 @@ def test_labels_are_those_of_both_readers_together(rows: tuple[FusedLM, ProbeRow
     torch.testing.assert_close(scores((0.5, 0.7)), torch.log_softmax(0.5 * alone + 0.7 * own, -1), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_the_encoder_runs_once_where_its_last_layer_can_be_watched(
+    rows: tuple[FusedLM, ProbeRows], watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, train = rows
+    probe, _ = fit_probe(model, train, None, seed=0)
+    examples = [PreparedExample(ids) for ids in train.ids[:4]]
+    expected = probe.log_probabilities(sentence_embeddings(model.encoder, train.ids[:4]))
+    if not watched:
+        monkeypatch.setattr(model.encoder, "_taps", None)
+    passes = []
+    handle = model.encoder.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        found = _with(model, replace(probe, shares=torch.tensor([0.0, 1.0]))).classify_prepared(examples, 4)
+    finally:
+        handle.remove()
+        model.probe = None
+    assert len(passes) == (1 if watched else 2)
+    scores = torch.tensor([[row.log_probabilities[label] for label in LABELS] for row in found])
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_checkpoint_keeps_the_probe(rows: tuple[FusedLM, ProbeRows], tmp_path: Path) -> None:
     train = rows[1]
     model = tiny_model(labels=LABELS)

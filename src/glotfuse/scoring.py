@@ -21,7 +21,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import LabelTree
-from glotfuse.sentence_embeddings import sentence_embeddings
+from glotfuse.sentence_embeddings import mean_over_tokens, sentence_embeddings
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
@@ -58,13 +58,37 @@ class Classification:
         return cls(max(by_label, key=by_label.__getitem__), probabilities, by_label, truncated)
 
 
-def with_probe(model: FusedLM, examples: Sequence[PreparedExample], scores: Tensor) -> Tensor:
-    """Log-probabilities (B,R), normalised over the label words, from the LM's scores (B,R) and the probe, if any."""
+def with_probe(model: FusedLM, scores: Tensor, embeddings: Tensor | None) -> Tensor:
+    """Log-probabilities (B,R), normalised over the label words, of the LM and the probe together.
+
+    Args:
+        model: Whose probe it is, if it has one.
+        scores: (B,R), the LM's.
+        embeddings: (B,D), of the texts; None without a probe.
+    """
     normalised = torch.log_softmax(scores, dim=-1)
-    if model.probe is None:
+    if model.probe is None or embeddings is None:
         return normalised
-    embeddings = sentence_embeddings(model.encoder, [example.encoder_ids for example in examples], len(examples))
     return model.probe.together(normalised, model.probe.log_probabilities(embeddings))
+
+
+def embed_for_probe(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor | None:
+    """Sentence embeddings (B,D) of the examples, where the model has a probe that reads them."""
+    if model.probe is None:
+        return None
+    return sentence_embeddings(model.encoder, [example.encoder_ids for example in examples], len(examples))
+
+
+def _score_and_embed(model: FusedLM, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor | None]:
+    """The LM's scores (B,R), and sentence embeddings (B,D) for the probe from the same pass of the encoder."""
+    if model.probe is None:
+        return score_labels(model, examples), None
+    with model.encoder.watching_last_layer() as seen:
+        scores = score_labels(model, examples)
+    if len(seen) != 1:  # an encoder whose last layer cannot be watched, or states that were kept from before
+        return scores, embed_for_probe(model, examples)
+    mask = collate(examples, model.encoder.pad_token_id).encoder_mask
+    return scores, F.normalize(mean_over_tokens(seen[0], mask), dim=-1)
 
 
 def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:
@@ -80,7 +104,7 @@ def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: in
     with model.answering():
         for chosen in inference_batches(lengths, batch_size, model.device):
             chunk = [examples[i] for i in chosen]
-            log_probabilities = with_probe(model, chunk, score_labels(model, chunk)).tolist()
+            log_probabilities = with_probe(model, *_score_and_embed(model, chunk)).tolist()
             for index, row in zip(chosen, log_probabilities, strict=True):
                 results[index] = Classification.of(model.labels, row, examples[index].truncated)
     return [results[i] for i in range(len(examples))]

@@ -1,6 +1,6 @@
 """Sentence embeddings of an encoder and linear classifiers of them: what probe, baseline and lexicon share.
 
-Shapes: B texts, D width of the encoder or of what a classifier reads, K labels.
+Shapes: B texts, T tokens, D width of the encoder or of what a classifier reads, K labels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ def mean_pooled(
     for chosen in inference_batches([len(row) for row in ids], batch_size, encoder.device):
         tokens, mask = pad_and_mask([ids[i] for i in chosen], encoder.pad_token_id)
         (states,) = encoder(tokens, mask, [encoder.num_layers - 1])
-        weights = mask.to(states.device).unsqueeze(-1)
-        found[chosen] = ((states * weights).sum(1) / weights.sum(1)).float().cpu()
+        found[chosen] = mean_over_tokens(states, mask)
         if progress is not None:
             progress(len(chosen))
     return found
+
+
+def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean state of each text, (B,D) in float32 on the CPU, of states (B,T,D) under a mask (B,T)."""
+    weights = mask.to(states.device).unsqueeze(-1)
+    return ((states * weights).sum(1) / weights.sum(1)).float().cpu()
 
 
 def sentence_embeddings(encoder: Encoder, ids: Sequence[list[int]], batch_size: int = 32) -> Tensor:

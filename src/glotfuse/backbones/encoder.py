@@ -5,14 +5,15 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glotfuse.backbones.identity import BackboneIdentity
-from glotfuse.backbones.layer_taps import find_taps, run_tapped
+from glotfuse.backbones.layer_taps import find_taps, run_tapped, tapped
 from glotfuse.backbones.placement import input_device, is_fixed, say_fixed
 from glotfuse.errors import BackboneError, did_you_mean
 
@@ -174,6 +175,13 @@ class Encoder(nn.Module):
                 run_tapped(self._taps, add, lambda: self.model(input_ids=inputs[0], attention_mask=inputs[1]))
         assert total is not None, "some layer has weight"
         return total
+
+    @contextmanager
+    def watching_last_layer(self) -> Iterator[list[Tensor]]:
+        """The last layer's states (B,T,D) of every pass inside; none, where that layer has no tap."""
+        seen: list[Tensor] = []
+        with tapped(self._taps[-1], seen.append) if self._taps else nullcontext():
+            yield seen
 
     def use_language(self, language: str | None) -> None:
         """Sets the tokenizer's source language, where it has one, to the fixed one or the texts'.

@@ -9,7 +9,9 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,15 +57,25 @@ def run_tapped(taps: Sequence[nn.Module], receive: Callable[[int, Tensor], None]
         receive: Called with the layer's index and its state.
         run: Runs the encoder.
     """
-    handles = [
-        tap.register_forward_hook(lambda _module, _inputs, output, layer=layer: receive(layer, _tensor(output)))
-        for layer, tap in enumerate(taps)
-    ]
-    try:
+    with ExitStack() as stack:
+        for layer, tap in enumerate(taps):
+            stack.enter_context(tapped(tap, partial(receive, layer)))
         run()
+
+
+@contextmanager
+def tapped(tap: nn.Module, receive: Callable[[Tensor], None]) -> Iterator[None]:
+    """Hands over one layer's state (B,T,D) in every pass inside.
+
+    Args:
+        tap: Of the layer.
+        receive: Called with its state.
+    """
+    handle = tap.register_forward_hook(lambda _module, _inputs, output: receive(_tensor(output)))
+    try:
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def _first(output: Any) -> Tensor | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from glotfuse.errors import PromptError
-from glotfuse.scoring import Classification, with_probe
+from glotfuse.scoring import Classification, embed_for_probe, with_probe
 from glotfuse.serving.batcher import Batcher, BatchLimits
 from glotfuse.serving.encoding import LabelViews, Query, describe, embed, end_ids, prepare
 from glotfuse.serving.engine import ModelDescription, OverloadedError, UnavailableError
@@ -183,7 +183,8 @@ class VllmEngine:
             encoded = await self._batcher.submit(jobs)
             scores = await _together([self._scores(served, plan, each) for each in encoded])
             examples = [job.query.example for job in jobs]
-            normalised = (await self.on_worker(lambda: with_probe(view, examples, torch.tensor(scores)))).tolist()
+            embeddings = await self.on_worker(lambda: embed_for_probe(view, examples))
+            normalised = with_probe(view, torch.tensor(scores), embeddings).tolist()
             return [
                 Classification.of(view.labels, row, each.truncated)
                 for row, each in zip(normalised, encoded, strict=True)
