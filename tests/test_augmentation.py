@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from glotfuse import FusedLM, augmentation
+from glotfuse import FusedLM, augmentation, runs
 from glotfuse.augmentation import Views, probe_rows
 from glotfuse.code_switching import part_of
 from glotfuse.errors import ConfigError
@@ -82,7 +82,7 @@ def test_development_views_have_words_that_training_has_not(tmp_path: Path, lexi
     for dev in (False, True):
         found = probe_rows(model, task, recipe, rows.train, views, dev=dev)
         assert found.labels == [row.label for row in rows.train] * 3
-        texts = [text_of(model, PreparedExample(ids)) for ids in found.ids]
+        texts = [text_of(model, example) for example in found.examples]
         assert not any(map(is_switched, texts[:60]))
         assert sum(map(is_switched, texts[60:])) > 80
     foreign = {
@@ -121,6 +121,9 @@ def test_a_run_with_views_and_probe(tmp_path: Path, lexicon: list[list[str]]) ->
     weights = same.fusion.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in model.fusion.state_dict().items())
     assert with_labels(model, ["x", "y"], None).probe is None
+    turned = with_labels(model, model.labels[::-1], None)
+    assert turned.probe is not None
+    assert torch.equal(turned.probe.weights, model.probe.weights.flip(0))
     assert with_labels(model, None, "Which topic?").probe is model.probe
 
 
@@ -142,6 +145,30 @@ def test_a_probe_needs_labels(tmp_path: Path) -> None:
     recipe = replace(small_recipe(write_task(tmp_path / "data"), probe={"kind": "kernel"}), objective="reconstruction")
     with pytest.raises(ConfigError, match=r"probe\.kind none with the objective 'reconstruction'"):
         train_run(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("prompt", [{"include_text": True}, {"include_span": False}])
+def test_a_probe_needs_an_lm_that_reads_the_span_alone(tmp_path: Path, prompt: dict[str, bool]) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data"), probe={"kind": "kernel"}, prompt=prompt)
+    with pytest.raises(ConfigError, match=r"probe\.kind none where the LM reads the text"):
+        train_run(recipe, tmp_path / "run")
+
+
+def test_a_probe_needs_labels_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "load_backbones", lambda recipe: pytest.fail("loaded"))
+    recipe = small_recipe(write_task(tmp_path / "data"), probe={"kind": "kernel"}, task={"label_column": None})
+    with pytest.raises(ConfigError, match="fewer than two labels"):
+        train_run(recipe, tmp_path / "run")
+
+
+def test_many_probe_rows_are_sampled_by_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(write_task(tmp_path / "data", num_train=60), probe={"kind": "kernel"})
+    task, model = task_of(recipe.task), tiny_model(labels=("science", "sports"))
+    rows = load_rows(task, recipe).train
+    assert [row.label for row in rows[::2]] == [rows[0].label] * 30  # labels take turns in the file
+    monkeypatch.setattr(augmentation, "_MOST_PROBE_ROWS", 30)
+    found = probe_rows(model, task, recipe, rows, None, dev=False)
+    assert sorted(found.labels) == ["science"] * 15 + ["sports"] * 15
 
 
 def test_the_quickstart_is_its_recipe() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import Unigram, WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from glotfuse import lexicon as lexicon_module
 from glotfuse.code_switching import SwitchingReader, english_words, switch_row
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import InputReader
@@ -44,7 +46,7 @@ class FakeEncoder:
     """One layer; a word's state is its meaning, far moved by its script. The number of forward passes is counted."""
 
     num_layers, hidden_size, prefix, dtype = 1, _WIDTH, "query: ", torch.float32
-    device, max_length = torch.device("cpu"), None
+    device, max_length, src_lang = torch.device("cpu"), None, None
 
     def __init__(self) -> None:
         words = [*ENGLISH, *RUSSIAN, *HINDI, "ab", "хх", "a1bcd", "[UNK]", "[PAD]"]
@@ -67,6 +69,9 @@ class FakeEncoder:
         assert mask is None or bool(mask.all())  # words of one length, without padding
         return (self.states[ids],)
 
+    def use_language(self, language: str | None) -> None:
+        """It needs none."""
+
     def tokenize(self, texts: list[str], language: str | None = None) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(texts)["input_ids"]
         return ids
@@ -85,6 +90,20 @@ def test_words_of_the_vocabulary_are_whole_and_of_letters(encoder: Any) -> None:
     words, scripts = vocabulary_words(encoder)
     assert set(words) == {*ENGLISH, *RUSSIAN, *HINDI}
     assert dict(zip(words, scripts, strict=True))[HINDI[3]] == script_of(HINDI[3]) == "DEVANAGARI"
+
+
+@pytest.mark.parametrize("scheme", ["always", "never"])
+def test_pieces_of_words_are_no_words(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not a text begins with the mark of a space; where words are written without spaces they need none."""
+    monkeypatch.setattr(lexicon_module, "_MIN_WORDS", 1)
+    whole = ["▁government", "▁वाटर", "政府", "รัฐบาล", "▁ประเทศ", "ລັດຖະບານ"]
+    pieces = ["vernment", "▁go", "टर", "ัฐบา", "ระ", "▁", "政", "<unk>"]
+    scores = [(piece, -1.0 - 2 * (piece in pieces)) for piece in [*whole, *pieces]]
+    raw = Tokenizer(Unigram(scores, unk_id=len(scores) - 1))
+    raw.pre_tokenizer = Metaspace(prepend_scheme=scheme)
+    raw.decoder = MetaspaceDecoder(prepend_scheme=scheme)
+    encoder: Any = SimpleNamespace(tokenizer=PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>"))
+    assert set(vocabulary_words(encoder)[0]) == {piece.removeprefix("▁") for piece in whole}
 
 
 def test_translations_have_the_same_meaning_however_far_apart_the_scripts_are(encoder: Any, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def fake() -> Iterator[FakeHub]:
 
 def test_a_pushed_run_is_loaded_by_its_id_with_the_same_answers(fake: FakeHub, tmp_path: Path) -> None:
     model = built()
-    ids = [example.encoder_ids for example in model.prepare(TEXTS * 2)]
-    labels = [model.labels[number % len(model.labels)] for number in range(len(ids))]
-    model.probe, _ = fit_probe(model, ProbeRows(ids, labels), None, seed=0)
+    examples = model.prepare(TEXTS * 2)
+    labels = [model.labels[number % len(model.labels)] for number in range(len(examples))]
+    model.probe, _ = fit_probe(model, ProbeRows(examples, labels), None, seed=0)
     model.save_pretrained(tmp_path / "run")
     (tmp_path / "run" / "predictions").mkdir()
     (tmp_path / "run" / "predictions" / "secret.jsonl").write_text("private text")

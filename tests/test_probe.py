@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 
 from glotfuse import checkpoint, scoring
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.inputs import PreparedExample
+from glotfuse.inputs import InputReader
 from glotfuse.model import FusedLM
-from glotfuse.probe import Probe
+from glotfuse.probe import Probe, features_of
 from glotfuse.probe_training import ProbeRows, fit_probe, weigh
-from glotfuse.sentence_embeddings import sentence_embeddings
+from glotfuse.sentence_embeddings import column_embeddings, sentence_embeddings
 from tiny import TEXTS, tiny_model
 
 LABELS = ("science", "politics", "sports")
@@ -28,27 +28,59 @@ LABELS = ("science", "politics", "sports")
 def rows() -> tuple[FusedLM, ProbeRows]:
     model = tiny_model(labels=LABELS)
     texts = [f"{text} {number}" for number in range(6) for text in TEXTS]
-    ids = [example.encoder_ids for example in model.prepare(texts)]
-    return model, ProbeRows(ids, [LABELS[number % 3] for number in range(len(ids))])
+    return model, ProbeRows(model.prepare(texts), [LABELS[number % 3] for number in range(len(texts))])
+
+
+def ids_of(rows: ProbeRows) -> list[list[int]]:
+    return [example.encoder_ids for example in rows.examples]
 
 
 def test_probabilities_are_those_of_scikit_learn(rows: tuple[FusedLM, ProbeRows]) -> None:
     model, train = rows
     probe, chosen = fit_probe(model, train, None, seed=0)
     assert chosen == {"C": 10.0, "development_loss": None}
-    embeddings = sentence_embeddings(model.encoder, train.ids)
+    embeddings = sentence_embeddings(model.encoder, ids_of(train))
     centred = torch.nn.functional.normalize(embeddings - embeddings.mean(0), dim=-1).numpy()
     kernel = Nystroem(gamma=1.0, n_components=len(centred), random_state=0).fit(centred)
     gold = [LABELS.index(label) for label in train.labels]
     reference = LogisticRegression(C=10.0, max_iter=1000).fit(kernel.transform(centred), gold)
     expected = reference.predict_log_proba(kernel.transform(centred))
-    np.testing.assert_allclose(probe.log_probabilities(embeddings).numpy(), expected, atol=2e-3)
+    np.testing.assert_allclose(probe.log_probabilities(embeddings.unsqueeze(1)).numpy(), expected, atol=2e-3)
+
+
+def test_rows_that_repeat_each_other_do_not_magnify_rounding(rows: tuple[FusedLM, ProbeRows]) -> None:
+    """As views do in which no word was switched."""
+    model, train = rows
+    noise = 1e-7 * torch.randn(len(train.examples) * 6, model.encoder.hidden_size, generator=torch.manual_seed(0))
+    probe, _ = fit_probe(model, ProbeRows(list(train.examples) * 6, list(train.labels) * 6), None, seed=0)
+    assert len(probe.landmarks) == len(set(map(tuple, ids_of(train))))
+    embeddings = sentence_embeddings(model.encoder, ids_of(train) * 6)
+    exact, moved = (probe.log_probabilities(x.unsqueeze(1)) for x in (embeddings, embeddings + noise))
+    torch.testing.assert_close(moved, exact, atol=1e-3, rtol=0)
+
+
+def test_two_columns_are_read_by_themselves_and_compared() -> None:
+    model = tiny_model(labels=LABELS[:2])
+    model.reader = InputReader(model.encoder, template="{a} / {b}", cut_column="a", max_length=100)
+    same, other = ("The team won.", "A new planet."), ("Rain fell.", "A law was passed.")
+    pairs = [{"a": a, "b": b} for a in (*same, *other) for b in (*same, *other)]
+    labels = [LABELS[pair["a"] == pair["b"]] for pair in pairs]
+    examples = model.prepare(pairs)
+    assert [model.encoder.tokenize([pair["a"]])[0] for pair in pairs] == [e.column_ids[0] for e in examples]
+    embeddings = column_embeddings(model.encoder, examples)
+    assert embeddings.shape == (16, 2, model.encoder.hidden_size)
+    features = features_of(embeddings, embeddings.flatten(0, 1).mean(0))
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(16))
+    assert features.shape == (16, 4 * model.encoder.hidden_size)
+    probe, _ = fit_probe(model, ProbeRows(examples, labels), None, seed=0)
+    model.probe = replace(probe, shares=torch.tensor([0.0, 1.0]))
+    assert [found.label for found in model.classify(pairs)] == labels  # equality is no sum of what each column says
 
 
 def test_embeddings_are_mean_pooled_and_of_length_one(rows: tuple[FusedLM, ProbeRows]) -> None:
     model, train = rows
-    found = sentence_embeddings(model.encoder, train.ids[:5], batch_size=2)
-    for ids, row in zip(train.ids[:5], found, strict=True):
+    found = sentence_embeddings(model.encoder, ids_of(train)[:5], batch_size=2)
+    for ids, row in zip(ids_of(train), found, strict=False):
         states = model.encoder(torch.tensor([ids]), None)[-1][0].float().mean(0)
         torch.testing.assert_close(row, states / states.norm(), atol=1e-5, rtol=1e-4)
 
@@ -59,8 +91,8 @@ def test_development_rows_choose_the_better_reader(rows: tuple[FusedLM, ProbeRow
     right, figures = weigh(model, probe, train)  # the LM is random, the probe has learned these rows
     assert right.shares[1] > 0
     assert figures["both"]["development_loss"] <= min(figures[name]["development_loss"] for name in ("lm", "probe"))
-    lm = [found.label for found in scoring.classify(model, [PreparedExample(ids) for ids in train.ids], 8)]
-    trusted, figures = weigh(model, probe, ProbeRows(train.ids, lm))
+    lm = [found.label for found in scoring.classify(model, train.examples, 8)]
+    trusted, figures = weigh(model, probe, ProbeRows(train.examples, lm))
     assert trusted.shares[0] > right.shares[0]
     assert figures["lm"]["development_accuracy"] == 1.0
 
@@ -73,17 +105,16 @@ def _with(model: FusedLM, probe: Probe | None) -> FusedLM:
 def test_labels_are_those_of_both_readers_together(rows: tuple[FusedLM, ProbeRows]) -> None:
     model, train = rows
     probe, _ = fit_probe(model, train, None, seed=0)
-    examples = [PreparedExample(ids) for ids in train.ids]
 
     def scores(shares: tuple[float, float] | None) -> torch.Tensor:
         used = replace(probe, shares=torch.tensor(shares)) if shares else None
         try:
-            found = _with(model, used).classify_prepared(examples, 4)
+            found = _with(model, used).classify_prepared(train.examples, 4)
         finally:
             model.probe = None
         return torch.tensor([[row.log_probabilities[label] for label in LABELS] for row in found])
 
-    alone, own = scores(None), probe.log_probabilities(sentence_embeddings(model.encoder, train.ids))
+    alone, own = scores(None), probe.log_probabilities(column_embeddings(model.encoder, train.examples))
     torch.testing.assert_close(scores((1.0, 0.0)), alone, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores((0.0, 1.0)), own, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores((0.5, 0.7)), torch.log_softmax(0.5 * alone + 0.7 * own, -1), atol=1e-4, rtol=1e-4)
@@ -95,8 +126,8 @@ def test_the_encoder_runs_once_where_its_last_layer_can_be_watched(
 ) -> None:
     model, train = rows
     probe, _ = fit_probe(model, train, None, seed=0)
-    examples = [PreparedExample(ids) for ids in train.ids[:4]]
-    expected = probe.log_probabilities(sentence_embeddings(model.encoder, train.ids[:4]))
+    examples = train.examples[:4]
+    expected = probe.log_probabilities(column_embeddings(model.encoder, examples))
     if not watched:
         monkeypatch.setattr(model.encoder, "_taps", None)
     passes = []
@@ -133,4 +164,4 @@ def test_a_checkpoint_keeps_the_probe(rows: tuple[FusedLM, ProbeRows], tmp_path:
 def test_one_label_is_refused(rows: tuple[FusedLM, ProbeRows]) -> None:
     model, train = rows
     with pytest.raises(ConfigError, match="at least two labels"):
-        fit_probe(model, ProbeRows(train.ids, ["sports"] * len(train.ids)), None, seed=0)
+        fit_probe(model, ProbeRows(train.examples, ["sports"] * len(train.examples)), None, seed=0)

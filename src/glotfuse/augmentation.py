@@ -10,13 +10,13 @@ from glotfuse.backbones import cache_dir
 from glotfuse.code_switching import SwitchingReader, english_words, part_of
 from glotfuse.config import Recipe
 from glotfuse.errors import ConfigError
-from glotfuse.inputs import InputReader, PreparedExample
+from glotfuse.inputs import InputReader, PreparedExample, prepare
 from glotfuse.lexicon import LEXICONS, Lexicon, Progress, read_lexicon, read_vocabulary
 from glotfuse.model import FusedLM
 from glotfuse.probe_training import ProbeRows
 from glotfuse.progress import Bar, console
 from glotfuse.run_data import RunRows, label_of, prepare_rows
-from glotfuse.tasks import Example, Task
+from glotfuse.tasks import Example, Task, sample
 from glotfuse.training import DevExamples
 
 _MIN_COVERAGE = 0.1
@@ -60,7 +60,10 @@ class Views:
 
         As many as the rows have, times the epochs, rounded up.
         """
-        share, numbers = self._recipe.augmentation.code_switching, range(math.ceil(self._recipe.training.epochs))
+        share, numbers = (
+            self._recipe.augmentation.code_switching,
+            range(math.ceil(self._recipe.training.epochs) or 1),
+        )
         readers = [self.reader(share, _PASSES_SEED, number) for number in numbers]
         return [example for r in readers for example in prepare_rows(self._model, task, self._recipe, rows, r)]
 
@@ -93,7 +96,7 @@ def prepare_examples(
 def probe_rows(
     model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example], views: Views | None, *, dev: bool
 ) -> ProbeRows:
-    """Rows for the probe, followed by views of all of them; evenly chosen from all over the data where it is large.
+    """Rows for the probe, followed by views of all of them; a sample, as many of each label, where they are many.
 
     Args:
         model: Whose reader they are for.
@@ -108,10 +111,10 @@ def probe_rows(
         seed = _DEV_SEED if dev else _PROBE_SEED
         readers += [views.reader(1.0, seed, number, held_out=dev) for number in range(recipe.probe.views)]
     most = (_MOST_PROBE_DEV_ROWS if dev else _MOST_PROBE_ROWS) // len(readers)
-    rows = rows[:: max(1, math.ceil(len(rows) / most))]
+    rows = sample(rows, most, recipe.training.seed) if len(rows) > most else rows
     fields = [row.fields for row in rows]
-    ids = [ids for reader in readers for ids, _ in reader.read(fields, task.train_language)]
-    return ProbeRows(ids, [label_of(row) for row in rows] * len(readers))
+    found = [e for reader in readers for e in prepare(reader, model.prompt, fields, language=task.train_language)]
+    return ProbeRows(found, [label_of(row) for row in rows] * len(readers))
 
 
 def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
@@ -135,11 +138,12 @@ def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
         return read_lexicon(model.encoder, vocabulary, english, folder)
 
     lexicon = distributed.once(read)
-    if lexicon.coverage < _MIN_COVERAGE:
+    if lexicon.coverage < _MIN_COVERAGE or not lexicon.translations.keys() - {"LATIN"}:
         raise ConfigError(
             f"Expected translations of at least {_MIN_COVERAGE:.0%} of the English words in the vocabulary of "
-            f"{model.encoder.identity.name}; found {lexicon.coverage:.1%}. Set augmentation.code_switching to 0: this "
-            "encoder does not place words of different languages near each other."
+            f"{model.encoder.identity.name}, some in another script; found {lexicon.coverage:.1%}, in "
+            f"{', '.join(lexicon.translations) or 'no script'}. Set augmentation.code_switching to 0: this encoder "
+            "does not place words of different languages near each other."
         )
     console.print(
         f"Code-switching: {lexicon.coverage:.0%} of the English words have translations, in "

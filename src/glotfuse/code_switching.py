@@ -84,12 +84,11 @@ class SwitchingReader(InputReader):
         self._lexicon, self._views, self._share = lexicon, views, share
         self._rng = random.Random(seed)
 
-    def read(self, rows: Sequence[Mapping[str, str]], language: str | None = None) -> list[tuple[list[int], bool]]:
-        """As `InputReader.read`, of the rows or their views."""
-        switched = [
+    def seen(self, rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+        """The rows or views of them."""
+        return [
             switch_row(row, self.columns, self._lexicon, self._share * self._rng.random(), self._rng)
             if self._rng.random() < self._views
             else row
             for row in rows
         ]
-        return super().read(switched, language)

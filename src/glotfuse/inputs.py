@@ -38,6 +38,8 @@ class PreparedExample:
     """What the LM learns to say, its end included."""
     truncated: bool = False
     """Whether text was cut."""
+    column_ids: tuple[list[int], ...] = ()
+    """What the encoder reads of each column by itself, where the template has several."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,26 @@ class InputReader:
         Raises:
             PromptError: A row's template and other columns alone do not fit.
         """
+        return self.encode(self.seen(rows), language)
+
+    def seen(self, rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+        """The rows as the encoder is to see them: as they are."""
+        return rows
+
+    def encode_columns(
+        self, rows: Sequence[Mapping[str, str]], language: str | None = None
+    ) -> list[tuple[list[int], ...]]:
+        """Encoder ids of each column by itself, for every row; none, where the template has one column."""
+        if len(self.columns) == 1:
+            return [() for _ in rows]
+        readers = [
+            InputReader(self.encoder, template=f"{{{column}}}", cut_column=column, max_length=self.max_length)
+            for column in self.columns
+        ]
+        return list(zip(*([ids for ids, _ in reader.encode(rows, language)] for reader in readers), strict=True))
+
+    def encode(self, rows: Sequence[Mapping[str, str]], language: str | None = None) -> list[tuple[list[int], bool]]:
+        """As `read`, of the rows as they are given."""
         if not rows:
             return []
 
@@ -248,10 +270,12 @@ def prepare(
     """Tokenises rows of one language, with their answers where given (training)."""
     known = {answer: [*prompt.answer_ids(answer), *prompt.end_ids] for answer in set(answers or ())}
     prepared = []
-    for index, (row, (ids, cut)) in enumerate(zip(rows, reader.read(rows, language), strict=True)):
+    seen = reader.seen(rows)
+    read = zip(rows, reader.encode(seen, language), reader.encode_columns(seen, language), strict=True)
+    for index, (row, (ids, cut), columns) in enumerate(read):
         text_ids, text_cut = reader.read_plain(row, prompt)
         answer = known[answers[index]] if answers is not None else []
-        prepared.append(PreparedExample(ids, text_ids, answer, cut or text_cut))
+        prepared.append(PreparedExample(ids, text_ids, answer, cut or text_cut, columns))
     return prepared
 
 

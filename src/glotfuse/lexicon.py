@@ -42,6 +42,9 @@ _CANDIDATES = 32
 _MIN_WORDS, _MAX_WORDS = 200, 40_000
 """Words of a script that its mean needs, and the most that are encoded."""
 _LONG_WORD_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN"}
+_WITHOUT_SPACES = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
+"""Scripts whose words follow each other without spaces, so that a word's token says nothing of where it begins."""
+_SPACE = " "
 _SAME_STEM = 4
 _WORDS_PER_BATCH = 1024
 _ROWS = 500
@@ -84,20 +87,24 @@ def script_of(word: str) -> str | None:
 
 
 def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
-    """Words that the tokenizer writes as one token, and their scripts.
+    """Words that the tokenizer writes as one token after a space, and their scripts.
 
-    Only letters and marks; at least four characters in alphabets, whose shorter tokens are mostly pieces of words, and
-    two in other scripts; at most 40,000 of a script, evenly from all over the vocabulary.
+    Only letters and marks; at least four characters in alphabets and in scripts without spaces, whose shorter tokens
+    are mostly pieces of words, and two in Chinese and others; at most 40,000 of a script, evenly from all over the
+    vocabulary.
     """
     tokenizer = encoder.tokenizer
     ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     words = [text.strip() for text in tokenizer.batch_decode([[number] for number in ids])]
     written = [(number, word) for number, word in zip(ids, words, strict=True) if _is_word(word)]
-    again = tokenizer([word for _, word in written], add_special_tokens=False)["input_ids"] if written else []
+    again = tokenizer([_SPACE + word for _, word in written], add_special_tokens=False)["input_ids"] if written else []
+    blank = {number for number, word in zip(ids, words, strict=True) if not word}
     found: dict[str, dict[str, None]] = {}
     for (number, word), tokens in zip(written, again, strict=True):
         script = script_of(word)
-        if tokens == [number] and script and len(word) >= (4 if script in _LONG_WORD_SCRIPTS else 2):
+        inside = script in _WITHOUT_SPACES and len(tokens) == 2 and tokens[0] in blank
+        long = script in _LONG_WORD_SCRIPTS or (inside and script != "CJK")
+        if tokens[inside:] == [number] and script and len(word) >= (4 if long else 2):
             found.setdefault(script, {})[word] = None
     chosen = {
         script: list(group)[:: math.ceil(len(group) / _MAX_WORDS)]
@@ -108,7 +115,7 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
 
 
 def _is_word(text: str) -> bool:
-    return bool(text) and all(c.isalpha() or unicodedata.category(c).startswith("M") for c in text)
+    return text[:1].isalpha() and all(c.isalpha() or unicodedata.category(c).startswith("M") for c in text)
 
 
 def embed_words(encoder: Encoder, words: Sequence[str], progress: Progress | None = None) -> Tensor:
@@ -116,7 +123,9 @@ def embed_words(encoder: Encoder, words: Sequence[str], progress: Progress | Non
 
     The encoder's prefix is left out, for it would be most of the text.
     """
-    ids: list[list[int]] = encoder.tokenizer(list(words), verbose=False)["input_ids"] if words else []
+    encoder.use_language(None)
+    texts = [_SPACE + word for word in words]  # as inside of a text, for tokenizers that mark spaces alone
+    ids: list[list[int]] = encoder.tokenizer(texts, verbose=False)["input_ids"] if words else []
     return mean_pooled(encoder, ids, _WORDS_PER_BATCH, progress)
 
 
@@ -138,7 +147,8 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
             f"Expected a multilingual vocabulary for code-switching; {encoder.identity.name} has fewer than "
             f"{_MIN_WORDS} whole words of every script. Set augmentation.code_switching to 0."
         )
-    key = hashlib.sha256("\n".join([encoder.identity.sha256, str(encoder.dtype), *words]).encode()).hexdigest()[:24]
+    made_with = [encoder.identity.sha256, str(encoder.dtype), encoder.src_lang or "", *words]
+    key = hashlib.sha256("\n".join(made_with).encode()).hexdigest()[:24]
     embeddings = _stored(
         folder / f"{key}.safetensors",
         lambda path: load_file(path)["embeddings"],
@@ -180,7 +190,8 @@ def _stored(path: Path, read: Callable[[Path], T], make: Callable[[], T], write:
 def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str]) -> Lexicon:
     """Translations of English words into every script of the vocabulary.
 
-    Words of Latin script that are English themselves, or begin like the word, are no translations of it.
+    Words of Latin script that are among these, or begin like the word, are no translations of it; other English words
+    cannot be told from those of other languages, so some Latin translations are synonyms.
 
     Args:
         encoder: The frozen encoder.

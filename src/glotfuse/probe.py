@@ -5,17 +5,36 @@ mean-pooled last layer knows less and transfers better. Their log-probabilities 
 development rows choose (a logarithmic opinion pool; Hinton 2002, products of experts). The kernel is Gaussian, by
 Nystroem's approximation with training sentences as landmarks (Williams and Seeger 2001).
 
-Shapes: B batch, D encoder width, M landmarks, K labels.
+Shapes: B batch, C columns of a text, D encoder width, F features, M landmarks, K labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def features_of(embeddings: Tensor, centre: Tensor) -> Tensor:
+    """What the kernel compares, (B,F), each of length one, from sentence embeddings (B,C,D) of a text's columns.
+
+    Of one column its centred embedding. Of several, such as premise and hypothesis, all of them, and of every two their
+    absolute difference and their product, which say how they relate (Conneau et al. 2017, arXiv 1705.02364; Reimers and
+    Gurevych 2019, arXiv 1908.10084); the product is scaled to the size of the others.
+
+    Args:
+        embeddings: (B,C,D).
+        centre: (D,), taken away from each.
+    """
+    columns = F.normalize(embeddings - centre, dim=-1).unbind(1)
+    scale = math.sqrt(embeddings.shape[-1])
+    related = [part for a, b in itertools.combinations(columns, 2) for part in ((a - b).abs(), scale * a * b)]
+    return F.normalize(torch.cat([*columns, *related], dim=-1), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -25,9 +44,9 @@ class Probe:
     centre: Tensor
     """(D,), mean embedding of the English training sentences."""
     landmarks: Tensor
-    """(M,D), centred embeddings of length one."""
+    """(M,F), features of training texts."""
     normalisation: Tensor
-    """(M,M), inverse square root of the landmarks' kernel matrix."""
+    """(M,M), inverse square root of the landmarks' kernel matrix, without its smallest eigenvalues."""
     weights: Tensor
     """(K,M), of a linear classifier of the kernel's features."""
     bias: Tensor
@@ -38,10 +57,14 @@ class Probe:
     """(2,), factors of the LM's and of the probe's log-probabilities."""
 
     def log_probabilities(self, embeddings: Tensor) -> Tensor:
-        """Of the labels, (B,K), by the probe alone, from sentence embeddings (B,D)."""
-        centred = F.normalize(embeddings.to(self.centre) - self.centre, dim=-1)
-        kernel = torch.exp(-self.gamma * torch.cdist(centred, self.landmarks).square())
+        """Of the labels, (B,K), by the probe alone, from sentence embeddings (B,C,D)."""
+        features = features_of(embeddings.to(self.centre), self.centre)
+        kernel = torch.exp(-self.gamma * torch.cdist(features, self.landmarks).square())
         return torch.log_softmax(kernel @ self.normalisation @ self.weights.T + self.bias, dim=-1)
+
+    def for_labels(self, order: Sequence[int]) -> Probe:
+        """The same for the labels in another order: (K,), the place that each had before."""
+        return replace(self, weights=self.weights[list(order)], bias=self.bias[list(order)])
 
     def together(self, lm: Tensor, own: Tensor) -> Tensor:
         """The LM's and the probe's log-probabilities (B,K) as one, normalised over the labels."""

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from glotfuse import scoring
+from glotfuse.data_parallel import spread
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import PreparedExample
 from glotfuse.model import FusedLM
-from glotfuse.probe import Probe
-from glotfuse.sentence_embeddings import of_all_labels, sentence_embeddings
+from glotfuse.probe import Probe, features_of
+from glotfuse.sentence_embeddings import column_embeddings, of_all_labels
 
 GAMMA = 1.0
 INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -28,6 +30,7 @@ SHARES = tuple(i / 10 for i in range(16))
 """Factors that the development loss chooses from, for the LM and for the probe."""
 _MAX_ITERATIONS = 1000
 _LANDMARKS = 1000
+_LEAST_EIGENVALUE = 1e-6
 _ABSENT = -30.0
 """Bias of labels that training lacked: they can hardly win, and the LM may still choose them."""
 
@@ -36,8 +39,8 @@ _ABSENT = -30.0
 class ProbeRows:
     """English rows for the probe."""
 
-    ids: Sequence[list[int]]
-    """N rows of encoder ids."""
+    examples: Sequence[PreparedExample]
+    """N rows in token ids, without answers."""
     labels: Sequence[str]
     """Their label words."""
 
@@ -57,25 +60,26 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
     Raises:
         ConfigError: Training rows have fewer than two labels.
     """
-    from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics.pairwise import rbf_kernel
 
     if len(set(train.labels)) < 2:
         raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
     gold = np.array([model.labels.index(label) for label in train.labels])
-    embeddings = sentence_embeddings(model.encoder, train.ids)
-    centre = embeddings.mean(0)
-    centred = F.normalize(embeddings - centre, dim=-1).numpy()
-    kernel = Nystroem(gamma=GAMMA, n_components=min(_LANDMARKS, len(centred)), random_state=seed).fit(centred)
-    features = kernel.transform(centred)
+    embeddings = column_embeddings(model.encoder, train.examples)
+    centre = embeddings.flatten(0, 1).mean(0)
+    compared = features_of(embeddings, centre).double().numpy()
+    landmarks = _landmarks(compared, seed)
+    normalisation = _inverse_root(rbf_kernel(landmarks, gamma=GAMMA))
+    features = rbf_kernel(compared, landmarks, gamma=GAMMA) @ normalisation
     base = {
         "centre": centre,
-        "landmarks": _tensor(kernel.components_),
-        "normalisation": _tensor(kernel.normalization_.T),
+        "landmarks": _tensor(landmarks),
+        "normalisation": _tensor(normalisation),
         "gamma": torch.tensor(GAMMA),
         "shares": torch.tensor([1.0, 1.0]),
     }
-    dev_embeddings = sentence_embeddings(model.encoder, dev.ids) if dev else None
+    dev_embeddings = column_embeddings(model.encoder, dev.examples) if dev else None
     best: tuple[float, float, Probe] | None = None
     for value in INVERSE_REGULARISATIONS if dev else (10.0,):
         classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold)
@@ -103,9 +107,9 @@ def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) ->
     Returns:
         The probe with its shares, and the figures: accuracy and loss of each alone and of both.
     """
-    alone = scoring.classify(model, [PreparedExample(ids) for ids in dev.ids], batch_size)
+    alone = spread(model, dev.examples, lambda part: scoring.classify(model, part, batch_size))
     lm = torch.tensor([[found.log_probabilities[label] for label in model.labels] for found in alone])
-    own = probe.log_probabilities(sentence_embeddings(model.encoder, dev.ids))
+    own = probe.log_probabilities(column_embeddings(model.encoder, dev.examples))
     gold = _gold(model, dev.labels)
     pairs = [(a, b) for a in SHARES for b in SHARES if a + b > 0]
     chosen = min(pairs, key=lambda pair: _loss(torch.log_softmax(pair[0] * lm + pair[1] * own, -1), gold))
@@ -116,6 +120,25 @@ def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) ->
         accuracy = float((scores.argmax(1) == gold).float().mean())
         figures[name] = {"development_loss": _loss(scores, gold), "development_accuracy": accuracy}
     return weighed, figures
+
+
+def _landmarks(compared: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """At most 1,000 of the features (N,F), chosen by a seed: (M,F), each once."""
+    _, first = np.unique(compared.round(4), axis=0, return_index=True)
+    chosen = np.random.RandomState(seed).permutation(np.sort(first))[:_LANDMARKS]
+    landmarks: NDArray[np.float64] = compared[chosen]
+    return landmarks
+
+
+def _inverse_root(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse square root of a kernel matrix (M,M), where it has any size.
+
+    What is left out would magnify the rounding of single precision: landmarks that are nearly equal differ in it alone.
+    """
+    values, vectors = np.linalg.eigh(kernel)
+    values, vectors = values[values > _LEAST_EIGENVALUE], vectors[:, values > _LEAST_EIGENVALUE]
+    root: NDArray[np.float64] = (vectors / np.sqrt(values)) @ vectors.T
+    return root
 
 
 def _gold(model: FusedLM, labels: Sequence[str]) -> Tensor:

@@ -111,6 +111,11 @@ def train_run(
     if recipe.method == "embedding":
         _train_embedding(recipe, folder, task, rows, backbones[0] if backbones else load_run_encoder(recipe))
         return None
+    if recipe.probe.kind != "none" and len({row.label for row in rows.train} - {None}) < 2:
+        raise ConfigError(
+            f"Expected probe.kind none for {task.name}, whose training rows have fewer than two labels; found "
+            f"{recipe.probe.kind!r}."
+        )
     encoder, lm = backbones or load_backbones(recipe)
     start, lm, stage_records = stages.earlier(recipe, folder, encoder, lm, train_run)
     set_seed(recipe.training.seed)
@@ -199,7 +204,7 @@ def _probe(model: FusedLM, task: Task, recipe: Recipe, rows: RunRows, views: Vie
     """Fits the probe, weighs it against the trained LM, and gives it to the model; returns what was chosen."""
     train = probe_rows(model, task, recipe, rows.train, views, dev=False)
     dev = probe_rows(model, task, recipe, rows.dev, views, dev=True) if rows.dev else None
-    probe, chosen = fit_probe(model, train, dev, seed=recipe.training.seed)
+    probe, chosen = distributed.once(lambda: fit_probe(model, train, dev, seed=recipe.training.seed))
     if dev is not None:
         probe, figures = weigh(model, probe, dev, recipe.evaluation.batch_size)
         chosen = {**chosen, **figures}

@@ -21,7 +21,7 @@ from glotfuse.batching import inference_batches
 from glotfuse.errors import PromptError
 from glotfuse.inputs import PreparedExample, collate
 from glotfuse.label_tree import LabelTree
-from glotfuse.sentence_embeddings import mean_over_tokens, sentence_embeddings
+from glotfuse.sentence_embeddings import column_embeddings, mean_over_tokens
 from glotfuse.sequences import IGNORED, Sequences, pad_rows
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def with_probe(model: FusedLM, scores: Tensor, embeddings: Tensor | None) -> Ten
     Args:
         model: Whose probe it is, if it has one.
         scores: (B,R), the LM's.
-        embeddings: (B,D), of the texts; None without a probe.
+        embeddings: (B,C,D), of the texts' C columns; None without a probe.
     """
     normalised = torch.log_softmax(scores, dim=-1)
     if model.probe is None or embeddings is None:
@@ -73,22 +73,20 @@ def with_probe(model: FusedLM, scores: Tensor, embeddings: Tensor | None) -> Ten
 
 
 def embed_for_probe(model: FusedLM, examples: Sequence[PreparedExample]) -> Tensor | None:
-    """Sentence embeddings (B,D) of the examples, where the model has a probe that reads them."""
-    if model.probe is None:
-        return None
-    return sentence_embeddings(model.encoder, [example.encoder_ids for example in examples], len(examples))
+    """Sentence embeddings (B,C,D) of the examples' columns, where the model has a probe that reads them."""
+    return None if model.probe is None else column_embeddings(model.encoder, examples)
 
 
 def _score_and_embed(model: FusedLM, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor | None]:
-    """The LM's scores (B,R), and sentence embeddings (B,D) for the probe from the same pass of the encoder."""
-    if model.probe is None:
-        return score_labels(model, examples), None
+    """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the same pass."""
+    if model.probe is None or any(example.column_ids for example in examples):
+        return score_labels(model, examples), embed_for_probe(model, examples)
     with model.encoder.watching_last_layer() as seen:
         scores = score_labels(model, examples)
     if len(seen) != 1:  # an encoder whose last layer cannot be watched, or states that were kept from before
         return scores, embed_for_probe(model, examples)
     mask = collate(examples, model.encoder.pad_token_id).encoder_mask
-    return scores, F.normalize(mean_over_tokens(seen[0], mask), dim=-1)
+    return scores, F.normalize(mean_over_tokens(seen[0], mask), dim=-1).unsqueeze(1)
 
 
 def classify(model: FusedLM, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:

@@ -1,6 +1,6 @@
 """Sentence embeddings of an encoder and linear classifiers of them: what probe, baseline and lexicon share.
 
-Shapes: B texts, T tokens, D width of the encoder or of what a classifier reads, K labels.
+Shapes: B texts, C columns of a text, T tokens, D width of the encoder or of what a classifier reads, K labels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from glotfuse.backbones import Encoder
 from glotfuse.batching import inference_batches
+from glotfuse.inputs import PreparedExample
 from glotfuse.sequences import pad_and_mask
 
 
@@ -44,12 +45,19 @@ def mean_pooled(
 def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
     """The mean state of each text, (B,D) in float32 on the CPU, of states (B,T,D) under a mask (B,T)."""
     weights = mask.to(states.device).unsqueeze(-1)
-    return ((states * weights).sum(1) / weights.sum(1)).float().cpu()
+    return ((states.float() * weights).sum(1) / weights.sum(1)).cpu()
 
 
 def sentence_embeddings(encoder: Encoder, ids: Sequence[list[int]], batch_size: int = 32) -> Tensor:
     """The same, each of length one."""
     return F.normalize(mean_pooled(encoder, ids, batch_size), dim=-1)
+
+
+def column_embeddings(encoder: Encoder, examples: Sequence[PreparedExample], batch_size: int = 32) -> Tensor:
+    """Sentence embeddings of each column of B examples, (B,C,D); of the whole text, where it has one column."""
+    columns = [example.column_ids or (example.encoder_ids,) for example in examples]
+    found = sentence_embeddings(encoder, [ids for row in columns for ids in row], batch_size)
+    return found.view(len(columns), -1, encoder.hidden_size)
 
 
 def of_all_labels(classifier: Any, num_labels: int, absent: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -112,11 +112,8 @@ def check(recipe: Recipe) -> None:
         raise ConfigError(
             "Expected prompt.include_span with a general stage, which trains what makes the span; found false."
         )
-    if recipe.probe.kind != "none" and recipe.objective:
-        raise ConfigError(
-            f"Expected probe.kind none with the objective {recipe.objective!r}, which reads no labels; found "
-            f"{recipe.probe.kind!r}."
-        )
+    if recipe.probe.kind != "none":
+        _check_probe(recipe)
     if general.objective != "none" and general.from_run is not None:
         raise ConfigError(
             f"Expected either general.objective or general.from_run; found {general.objective!r} and "
@@ -141,6 +138,19 @@ def check(recipe: Recipe) -> None:
     if recipe.objective == "distillation" and adapted:
         raise ConfigError(
             "Expected the LM as it is for the objective 'distillation', for it is its own teacher; found an adapter."
+        )
+
+
+def _check_probe(recipe: Recipe) -> None:
+    found = f"found {recipe.probe.kind!r}."
+    if recipe.objective:
+        raise ConfigError(
+            f"Expected probe.kind none with the objective {recipe.objective!r}, which reads no labels; {found}"
+        )
+    if recipe.prompt.include_text or not recipe.prompt.include_span:
+        raise ConfigError(
+            "Expected probe.kind none where the LM reads the text itself, for the views that weigh it have other words "
+            f"for the encoder alone; {found}"
         )
 
 

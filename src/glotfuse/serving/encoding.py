@@ -102,8 +102,9 @@ def with_labels(model: FusedLM, labels: Sequence[str] | None, instruction: str |
     view.prompt = view.prompt_for(trained_instruction(model) if instruction is None else instruction)
     view.label_ids = view.prompt.label_ids(view.labels)
     view.branching = None
-    if view.labels != model.labels:
-        view.probe = None  # which knows the labels that were trained alone
+    if model.probe is not None and view.labels != model.labels:  # it knows the labels that were trained alone
+        known = sorted(view.labels) == sorted(model.labels)
+        view.probe = model.probe.for_labels([model.labels.index(label) for label in view.labels]) if known else None
     return view
 
 
