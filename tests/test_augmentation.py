@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from glotfuse import FusedLM, augmentation, runs
+from glotfuse import FusedLM, augmentation, runs, training
 from glotfuse.augmentation import Views, probe_rows
 from glotfuse.code_switching import part_of
 from glotfuse.errors import ConfigError
@@ -127,7 +127,17 @@ def test_a_run_with_views_and_probe(tmp_path: Path, lexicon: list[list[str]]) ->
     assert with_labels(model, None, "Which topic?").probe is model.probe
 
 
-def test_unlabelled_text_is_chosen_by_views_too(tmp_path: Path, lexicon: list[list[str]]) -> None:
+def test_unlabelled_text_is_chosen_by_views_too(
+    tmp_path: Path, lexicon: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[PreparedExample] = []
+    train = training.train
+
+    def watched(model: FusedLM, examples: Any, dev: Any, *arguments: Any, **options: Any) -> Any:
+        seen.extend(dev.examples)
+        return train(model, examples, dev, *arguments, **options)
+
+    monkeypatch.setattr(training, "train", watched)
     own = {key: SWITCHED[key] for key in ("augmentation", "encoder")}
     recipe = small_recipe(write_task(tmp_path / "data"), **own)
     from dataclasses import replace
@@ -136,7 +146,28 @@ def test_unlabelled_text_is_chosen_by_views_too(tmp_path: Path, lexicon: list[li
     model = train_run(recipe, tmp_path / "run")
     assert model is not None
     assert model.probe is None
+    texts = [text_of(model, example) for example in seen]
+    assert len(texts) == 16  # the eight rows and a view of each
+    assert not any(map(is_switched, texts[:8]))
+    assert sum(map(is_switched, texts[8:])) > 3
     assert json.loads((tmp_path / "run" / "training.json").read_text("utf8"))["num_steps"] == 12
+
+
+def test_a_lexicon_of_english_words_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    synonyms = Lexicon({"LATIN": {"said": ("told",)}}, {"LATIN": 1.0}, 1.0)
+    monkeypatch.setattr(augmentation, "read_vocabulary", lambda *_: None)
+    monkeypatch.setattr(augmentation, "read_lexicon", lambda *_: synonyms)
+    with pytest.raises(ConfigError, match=r"in LATIN\. Set augmentation\.code_switching to 0"):
+        augmentation.lexicon_for(tiny_model(), ["said"])
+
+
+def test_without_epochs_there_are_still_texts_to_centre_on(tmp_path: Path, lexicon: list[list[str]]) -> None:
+    own = {key: SWITCHED[key] for key in ("augmentation", "encoder")}
+    fusion = {"mixer": "mean", "mixer_options": {}, "centre": True, "warm_start": "none"}
+    recipe = small_recipe(write_task(tmp_path / "data"), fusion=fusion, training={"epochs": 0}, **own)
+    model = train_run(recipe, tmp_path / "run")
+    assert model is not None
+    assert model.fusion.centring.mean.abs().max() > 0
 
 
 def test_a_probe_needs_labels(tmp_path: Path) -> None:

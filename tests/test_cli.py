@@ -121,11 +121,14 @@ def test_kept_states_are_shown_and_forgotten(
     monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path))
     (tmp_path / "features" / "store").mkdir(parents=True)
     (tmp_path / "features" / "store" / "data.mdb").write_bytes(b"x" * 50_000_000)
+    (tmp_path / "lexicons").mkdir()
+    (tmp_path / "lexicons" / "words.safetensors").write_bytes(b"x" * 20_000_000)
     assert run("models", monkeypatch=monkeypatch) == 0
     assert "0.05 GB" in capsys.readouterr().err
     assert run("models", "forget", monkeypatch=monkeypatch) == 0
-    assert "0.05 GB removed" in capsys.readouterr().out
+    assert "0.07 GB removed" in capsys.readouterr().out
     assert not (tmp_path / "features").exists()
+    assert not (tmp_path / "lexicons").exists()
 
 
 def test_models_lists_what_there_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

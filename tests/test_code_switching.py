@@ -144,7 +144,7 @@ def test_a_lexicon_is_made_once(encoder: Any, tmp_path: Path) -> None:
     assert read_lexicon(encoder, vocabulary, ENGLISH[:50], tmp_path) == first
 
 
-def test_an_encoder_without_other_scripts_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_without_words_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"multilingual vocabulary.*augmentation\.code_switching"):
         _read(tiny_encoder("xlm-r"), tmp_path)
 

@@ -117,6 +117,7 @@ def make_card(
         reminder=f". Check those of {' and '.join(unknown)}, which this card does not know." if unknown else ".",
         languages_text=languages_text(config["encoder"]["name"], codes),
         reads_span=config["prompt"].get("include_span", True),
+        has_probe="probe_sha256" in config,
         trained_on=next((name_of(part["language"]) for part in record.get("data", [])), "English"),
         report=report,
         report_rows=_rows(report),

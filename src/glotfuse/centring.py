@@ -1,4 +1,4 @@
-"""Measures the mean and scale of encoder states on English training text, for `glotfuse.fusion.centring`.
+"""Measures the mean and scale of encoder states on the training texts, for `glotfuse.fusion.centring`.
 
 Shapes: B batch, T encoder tokens, K layers that the mixer reads, D encoder width.
 """
@@ -24,7 +24,7 @@ def centre(model: FusedLM, ids: Sequence[list[int]], progress: Callable[[int], N
 
     Args:
         model: A model whose fusion centres states.
-        ids: Encoder ids of English texts.
+        ids: Encoder ids of training texts.
         progress: Called with the number of texts of each batch.
 
     Returns:

@@ -66,16 +66,20 @@ def fetch(
 
 @models_app.command(epilog="Example: `glotfuse models forget`")
 def forget() -> None:
-    """Remove kept encoder states from the cache; they are computed again when needed."""
+    """Remove kept encoder states and lexicons from the cache; they are computed again when needed."""
     from glotfuse.backbones.bundled import cache_dir
     from glotfuse.features import STORES
+    from glotfuse.lexicon import LEXICONS
 
-    folder = cache_dir() / STORES
-    stored = _bytes_in(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    left = _bytes_in(folder)
-    if left:
-        raise GlotfuseError(f"Expected to remove {folder}; {left / 1e9:.2f} GB are still there. Check its permissions.")
+    stored = 0
+    for folder in (cache_dir() / STORES, cache_dir() / LEXICONS):
+        stored += _bytes_in(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        left = _bytes_in(folder)
+        if left:
+            raise GlotfuseError(
+                f"Expected to remove {folder}; {left / 1e9:.2f} GB are still there. Check its permissions."
+            )
     typer.echo(f"{stored / 1e9:.2f} GB removed")
 
 

@@ -44,7 +44,9 @@ def push_run(
     """
     folder = Path(folder)
     check_folder(folder)
-    checkpoint.read_weights(folder, checkpoint.read_config(folder)["weights_sha256"])
+    config = checkpoint.read_config(folder)
+    checkpoint.read_weights(folder, config["weights_sha256"])
+    checkpoint.read_probe(folder, config)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary)
         for pattern in _UPLOADED:

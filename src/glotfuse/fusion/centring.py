@@ -2,7 +2,8 @@
 
 In contextual encoders all states of a layer share a large constant part, above all in the last layer; what differs
 between tokens is a small rest (Ethayarajh 2019, arXiv 1909.00512). Taking the mean away before any further use is the
-first step of Mu and Viswanath 2018 (arXiv 1702.01417). Mean and scale come from English training text alone.
+first step of Mu and Viswanath 2018 (arXiv 1702.01417). Mean and scale come from the training texts alone, as the
+encoder reads them: English, or views of it with foreign words.
 
 Shapes: B batch, T encoder tokens, L encoder layers, D encoder width.
 """
