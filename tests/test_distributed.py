@@ -71,7 +71,7 @@ def one_process(recipe: Path, run: Path) -> None:
 
 
 def test_two_processes_train_and_measure_as_one_does(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path)
+    recipe = write_recipe(tmp_path, probe={"kind": "kernel"})
     processes = start_together(["train", str(recipe), "--out", str(tmp_path / "two")], tmp_path / "cache")
     one_process(recipe, tmp_path / "one")
     (code, output, errors), (other_code, other_output, other_errors) = finish(processes)
@@ -79,6 +79,9 @@ def test_two_processes_train_and_measure_as_one_does(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "one", tmp_path / "two")
     record = json.loads((tmp_path / "two" / "training.json").read_text("utf8"))
     assert record["hardware"]["processes"] == 2
+    alone = json.loads((tmp_path / "one" / "training.json").read_text("utf8"))
+    assert record["probe"]["shares"] == alone["probe"]["shares"]
+    assert record["probe"]["lm"] == pytest.approx(alone["probe"]["lm"], rel=1e-3)
     assert record["warm_start"]["num_tokens"] > 100
     assert not (tmp_path / "two" / "state").exists()
     assert "Accuracy" in output
