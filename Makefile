@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/quickstart
+JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help install quickstart test slow bench check format clean
 
 help:
 	@echo "make quickstart  install, train on the bundled models and data, print the per-language table"
-	@echo "make test        install, run the default tests (offline, a few minutes)"
+	@echo "make test        install, run the default tests (offline, a few minutes; JOBS=2 at once)"
 	@echo "make slow        tests on the bundled models"
 	@echo "make bench       against the textbook procedure and the bare LM: speed and memory"
 	@echo "make check       lint, formatting, types, import rules"
@@ -27,7 +28,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/glotfuse quickstart --out $(OUT)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"Expected languages out of {', '.join(rows)}, with eng_Latn; found {', '.join(unknown)}.")
     settings = {
         key: getattr(options, key)
-        for key in ("task", "data", "rows", "text_rows", "instruction", "max_new_tokens", "seed", "lm_dtype")
+        for key in ("task", "data", "rows", "instruction", "max_new_tokens", "seed", "lm_dtype")
     }
     lm_options = BackboneOptions(dtype=options.lm_dtype, device=options.device)
     fused = FusedLM.from_pretrained(options.run, device=options.device, lm_options=lm_options)

@@ -24,7 +24,7 @@ from glotfuse.probe import Probe, features_of
 from glotfuse.sentence_embeddings import column_embeddings, of_all_labels
 
 GAMMA = 1.0
-INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
+INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of scikit-learn's C that the development loss chooses from."""
 SHARES = tuple(i / 10 for i in range(16))
 """Factors that the development loss chooses from, for the LM and for the probe."""
