@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from glotfuse import FusedLM, augmentation, runs, training
 from glotfuse.augmentation import Views, probe_rows
 from glotfuse.code_switching import part_of
-from glotfuse.errors import ConfigError
+from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs import PreparedExample
 from glotfuse.lexicon import Lexicon
 from glotfuse.measuring import measure_run
@@ -125,6 +126,10 @@ def test_a_run_with_views_and_probe(tmp_path: Path, lexicon: list[list[str]]) ->
     assert turned.probe is not None
     assert torch.equal(turned.probe.weights, model.probe.weights.flip(0))
     assert with_labels(model, None, "Which topic?").probe is model.probe
+    model.probe = replace(model.probe, landmarks=model.probe.landmarks[:, :-1])
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(CheckpointError, match=r"features of '\{text\}' in .*train again"):
+        FusedLM.from_pretrained(tmp_path / "other")
 
 
 def test_unlabelled_text_is_chosen_by_views_too(
@@ -140,8 +145,6 @@ def test_unlabelled_text_is_chosen_by_views_too(
     monkeypatch.setattr(training, "train", watched)
     own = {key: SWITCHED[key] for key in ("augmentation", "encoder")}
     recipe = small_recipe(write_task(tmp_path / "data"), **own)
-    from dataclasses import replace
-
     recipe = replace(recipe, objective="reconstruction")
     model = train_run(recipe, tmp_path / "run")
     assert model is not None
@@ -171,8 +174,6 @@ def test_without_epochs_there_are_still_texts_to_centre_on(tmp_path: Path, lexic
 
 
 def test_a_probe_needs_labels(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     recipe = replace(small_recipe(write_task(tmp_path / "data"), probe={"kind": "kernel"}), objective="reconstruction")
     with pytest.raises(ConfigError, match=r"probe\.kind none with the objective 'reconstruction'"):
         train_run(recipe, tmp_path / "run")
@@ -192,14 +193,15 @@ def test_a_probe_needs_labels_before_anything_is_loaded(tmp_path: Path, monkeypa
         train_run(recipe, tmp_path / "run")
 
 
-def test_many_probe_rows_are_sampled_by_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_probe_rows_are_sampled_from_all_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small_recipe(write_task(tmp_path / "data", num_train=60), probe={"kind": "kernel"})
     task, model = task_of(recipe.task), tiny_model(labels=("science", "sports"))
     rows = load_rows(task, recipe).train
     assert [row.label for row in rows[::2]] == [rows[0].label] * 30  # labels take turns in the file
     monkeypatch.setattr(augmentation, "_MOST_PROBE_ROWS", 30)
     found = probe_rows(model, task, recipe, rows, None, dev=False)
-    assert sorted(found.labels) == ["science"] * 15 + ["sports"] * 15
+    assert len(found.labels) == 30
+    assert 8 <= found.labels.count("science") <= 22
 
 
 def test_the_quickstart_is_its_recipe() -> None:
@@ -211,6 +213,4 @@ def test_baseline_and_default_differ_in_layers_alone() -> None:
     recipes = Path(__file__).parents[1] / "recipes"
     default, last = load_recipe(recipes / "default.yaml"), load_recipe(recipes / "default-last.yaml")
     assert default.fusion.layers is not None
-    from dataclasses import replace
-
     assert replace(default, fusion=replace(default.fusion, mixer="last", layers=None)) == last

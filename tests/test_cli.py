@@ -124,7 +124,7 @@ def test_kept_states_are_shown_and_forgotten(
     (tmp_path / "lexicons").mkdir()
     (tmp_path / "lexicons" / "words.safetensors").write_bytes(b"x" * 20_000_000)
     assert run("models", monkeypatch=monkeypatch) == 0
-    assert "0.05 GB" in capsys.readouterr().err
+    assert "0.07 GB" in capsys.readouterr().err
     assert run("models", "forget", monkeypatch=monkeypatch) == 0
     assert "0.07 GB removed" in capsys.readouterr().out
     assert not (tmp_path / "features").exists()

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import Metaspace as MetaspaceDecoder
 from tokenizers.models import Unigram, WordLevel
+from tokenizers.normalizers import Prepend
 from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from transformers import PreTrainedTokenizerFast
 
@@ -92,7 +93,7 @@ def test_words_of_the_vocabulary_are_whole_and_of_letters(encoder: Any) -> None:
     assert dict(zip(words, scripts, strict=True))[HINDI[3]] == script_of(HINDI[3]) == "DEVANAGARI"
 
 
-@pytest.mark.parametrize("scheme", ["always", "never"])
+@pytest.mark.parametrize("scheme", ["always", "never", "always and a space"])
 def test_pieces_of_words_are_no_words(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not a text begins with the mark of a space; where words are written without spaces they need none."""
     monkeypatch.setattr(lexicon_module, "_MIN_WORDS", 1)
@@ -100,8 +101,10 @@ def test_pieces_of_words_are_no_words(scheme: str, monkeypatch: pytest.MonkeyPat
     pieces = ["vernment", "▁go", "टर", "ัฐบา", "ระ", "▁", "政", "<unk>"]
     scores = [(piece, -1.0 - 2 * (piece in pieces)) for piece in [*whole, *pieces]]
     raw = Tokenizer(Unigram(scores, unk_id=len(scores) - 1))
-    raw.pre_tokenizer = Metaspace(prepend_scheme=scheme)
-    raw.decoder = MetaspaceDecoder(prepend_scheme=scheme)
+    raw.pre_tokenizer = Metaspace(prepend_scheme="always" if scheme == "always" else "never", split=False)
+    raw.decoder = MetaspaceDecoder(prepend_scheme="never" if scheme == "never" else "always")
+    if scheme == "always and a space":
+        raw.normalizer = Prepend("▁")
     encoder: Any = SimpleNamespace(tokenizer=PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>"))
     assert set(vocabulary_words(encoder)[0]) == {piece.removeprefix("▁") for piece in whole}
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
 
-from glotfuse import checkpoint, scoring
+from glotfuse import checkpoint, probe_training, scoring
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.inputs import InputReader
+from glotfuse.features import FeatureCache
+from glotfuse.inputs import InputReader, prepare
 from glotfuse.model import FusedLM
 from glotfuse.probe import Probe, features_of
 from glotfuse.probe_training import ProbeRows, fit_probe, weigh
@@ -27,8 +29,8 @@ LABELS = ("science", "politics", "sports")
 @pytest.fixture(scope="module")
 def rows() -> tuple[FusedLM, ProbeRows]:
     model = tiny_model(labels=LABELS)
-    texts = [f"{text} {number}" for number in range(6) for text in TEXTS]
-    return model, ProbeRows(model.prepare(texts), [LABELS[number % 3] for number in range(len(texts))])
+    texts = [f"{word} {text}" for word in ("law", "team", "planet", "vote", "goal", "star") for text in TEXTS]
+    return model, ProbeRows(model.prepare(texts), [LABELS[number // len(TEXTS) % 3] for number in range(len(texts))])
 
 
 def ids_of(rows: ProbeRows) -> list[list[int]]:
@@ -45,6 +47,7 @@ def test_probabilities_are_those_of_scikit_learn(rows: tuple[FusedLM, ProbeRows]
     gold = [LABELS.index(label) for label in train.labels]
     reference = LogisticRegression(C=10.0, max_iter=1000).fit(kernel.transform(centred), gold)
     expected = reference.predict_log_proba(kernel.transform(centred))
+    assert expected.std() > 0.2, "a classifier that has learned something"
     np.testing.assert_allclose(probe.log_probabilities(embeddings.unsqueeze(1)).numpy(), expected, atol=2e-3)
 
 
@@ -59,22 +62,32 @@ def test_rows_that_repeat_each_other_do_not_magnify_rounding(rows: tuple[FusedLM
     torch.testing.assert_close(moved, exact, atol=1e-3, rtol=0)
 
 
+def test_landmarks_that_are_nearly_equal_do_not_either() -> None:
+    points = np.random.default_rng(0).normal(size=(20, 5))
+    kernel = rbf_kernel(np.concatenate([points, points + 1e-5]), gamma=1.0)
+    root = probe_training._inverse_root(kernel)
+    assert np.abs(root).max() < 1e3
+    np.testing.assert_allclose(root @ kernel @ root @ kernel, kernel, atol=1e-4)  # a pseudo-inverse
+
+
 def test_two_columns_are_read_by_themselves_and_compared() -> None:
     model = tiny_model(labels=LABELS[:2])
     model.reader = InputReader(model.encoder, template="{a} / {b}", cut_column="a", max_length=100)
     same, other = ("The team won.", "A new planet."), ("Rain fell.", "A law was passed.")
     pairs = [{"a": a, "b": b} for a in (*same, *other) for b in (*same, *other)]
     labels = [LABELS[pair["a"] == pair["b"]] for pair in pairs]
-    examples = model.prepare(pairs)
+    examples = prepare(model.reader, model.prompt, pairs, columns=True)
     assert [model.encoder.tokenize([pair["a"]])[0] for pair in pairs] == [e.column_ids[0] for e in examples]
     embeddings = column_embeddings(model.encoder, examples)
     assert embeddings.shape == (16, 2, model.encoder.hidden_size)
-    features = features_of(embeddings, embeddings.flatten(0, 1).mean(0))
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(16))
-    assert features.shape == (16, 4 * model.encoder.hidden_size)
+    centre = embeddings.flatten(0, 1).mean(0)
+    for row, features in zip(embeddings, features_of(embeddings, centre), strict=True):
+        a, b = ((column - centre) / (column - centre).norm() for column in row)
+        whole = torch.cat([a, b, (a - b).abs(), model.encoder.hidden_size**0.5 * a * b])
+        torch.testing.assert_close(features, whole / whole.norm())
     probe, _ = fit_probe(model, ProbeRows(examples, labels), None, seed=0)
     model.probe = replace(probe, shares=torch.tensor([0.0, 1.0]))
-    assert [found.label for found in model.classify(pairs)] == labels  # equality is no sum of what each column says
+    assert [found.label for found in model.classify(pairs)] == labels
 
 
 def test_embeddings_are_mean_pooled_and_of_length_one(rows: tuple[FusedLM, ProbeRows]) -> None:
@@ -140,6 +153,25 @@ def test_the_encoder_runs_once_where_its_last_layer_can_be_watched(
     assert len(passes) == (1 if watched else 2)
     scores = torch.tensor([[row.log_probabilities[label] for label in LABELS] for row in found])
     torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_states_that_were_kept_are_not_taken_for_a_pass_of_all_texts(
+    rows: tuple[FusedLM, ProbeRows], tmp_path: Path
+) -> None:
+    model, train = rows
+    probe, _ = fit_probe(model, train, None, seed=0)
+    examples = train.examples[:5]
+    model.probe = replace(probe, shares=torch.tensor([0.0, 1.0]))
+    try:
+        expected = [found.log_probabilities for found in model.classify_prepared(examples)]
+        with FeatureCache(model.encoder, model.fusion.mixer.layers, tmp_path, 10**7) as cache:
+            cache.make_room([example.encoder_ids for example in examples])
+            with model.reading_states(cache):
+                model.classify_prepared(examples[:3])
+                found = [each.log_probabilities for each in model.classify_prepared(examples)]
+    finally:
+        model.probe = None
+    assert found == [pytest.approx(row, abs=1e-4) for row in expected]
 
 
 def test_a_checkpoint_keeps_the_probe(rows: tuple[FusedLM, ProbeRows], tmp_path: Path) -> None:

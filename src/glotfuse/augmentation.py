@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 
 from glotfuse import distributed
@@ -16,7 +17,7 @@ from glotfuse.model import FusedLM
 from glotfuse.probe_training import ProbeRows
 from glotfuse.progress import Bar, console
 from glotfuse.run_data import RunRows, label_of, prepare_rows
-from glotfuse.tasks import Example, Task, sample
+from glotfuse.tasks import Example, Task
 from glotfuse.training import DevExamples
 
 _MIN_COVERAGE = 0.1
@@ -96,7 +97,7 @@ def prepare_examples(
 def probe_rows(
     model: FusedLM, task: Task, recipe: Recipe, rows: Sequence[Example], views: Views | None, *, dev: bool
 ) -> ProbeRows:
-    """Rows for the probe, followed by views of all of them; a sample, as many of each label, where they are many.
+    """Rows for the probe, followed by views of all of them; a random sample, where they are many.
 
     Args:
         model: Whose reader they are for.
@@ -111,9 +112,10 @@ def probe_rows(
         seed = _DEV_SEED if dev else _PROBE_SEED
         readers += [views.reader(1.0, seed, number, held_out=dev) for number in range(recipe.probe.views)]
     most = (_MOST_PROBE_DEV_ROWS if dev else _MOST_PROBE_ROWS) // len(readers)
-    rows = sample(rows, most, recipe.training.seed) if len(rows) > most else rows
+    rows = random.Random(recipe.training.seed).sample(rows, most) if len(rows) > most else rows
     fields = [row.fields for row in rows]
-    found = [e for reader in readers for e in prepare(reader, model.prompt, fields, language=task.train_language)]
+    language = task.train_language
+    found = [e for reader in readers for e in prepare(reader, model.prompt, fields, language=language, columns=True)]
     return ProbeRows(found, [label_of(row) for row in rows] * len(readers))
 
 

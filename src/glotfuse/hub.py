@@ -1,7 +1,7 @@
 """Sharing on the hub: uploads a run or a model with its card. Loading is `FusedLM.from_pretrained`.
 
-Uploaded are the config, the fusion's weights, an adapter if there is one, the reports and the card. Training record,
-predictions and logs stay where they are: they name files of the machine and may hold texts.
+Uploaded are the config, the fusion's weights, a probe and an adapter if there are such, the reports and the card.
+Training record, predictions and logs stay where they are: they name files of the machine and may hold texts.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class PreparedExample:
     truncated: bool = False
     """Whether text was cut."""
     column_ids: tuple[list[int], ...] = ()
-    """What the encoder reads of each column by itself, where the template has several."""
+    """What the encoder reads of each column by itself, for a probe where the template has several."""
 
 
 @dataclass(frozen=True)
@@ -266,16 +266,17 @@ def prepare(
     *,
     answers: Sequence[str] | None = None,
     language: str | None = None,
+    columns: bool = False,
 ) -> list[PreparedExample]:
-    """Tokenises rows of one language, with their answers where given (training)."""
+    """Tokenises rows of one language, with their answers where given (training), and each column alone if wanted."""
     known = {answer: [*prompt.answer_ids(answer), *prompt.end_ids] for answer in set(answers or ())}
     prepared = []
     seen = reader.seen(rows)
-    read = zip(rows, reader.encode(seen, language), reader.encode_columns(seen, language), strict=True)
-    for index, (row, (ids, cut), columns) in enumerate(read):
+    alone = reader.encode_columns(seen, language) if columns else [()] * len(rows)
+    for index, (row, (ids, cut), each) in enumerate(zip(rows, reader.encode(seen, language), alone, strict=True)):
         text_ids, text_cut = reader.read_plain(row, prompt)
         answer = known[answers[index]] if answers is not None else []
-        prepared.append(PreparedExample(ids, text_ids, answer, cut or text_cut, columns))
+        prepared.append(PreparedExample(ids, text_ids, answer, cut or text_cut, each))
     return prepared
 
 

@@ -17,6 +17,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,7 @@ _MIN_WORDS, _MAX_WORDS = 200, 40_000
 _LONG_WORD_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN"}
 _WITHOUT_SPACES = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
 """Scripts whose words follow each other without spaces, so that a word's token says nothing of where it begins."""
-_SPACE = " "
+_SPACE, _SPACE_MARKS = " ", ("▁", "Ġ")
 _SAME_STEM = 4
 _WORDS_PER_BATCH = 1024
 _ROWS = 500
@@ -102,9 +103,12 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
     found: dict[str, dict[str, None]] = {}
     for (number, word), tokens in zip(written, again, strict=True):
         script = script_of(word)
-        inside = script in _WITHOUT_SPACES and len(tokens) == 2 and tokens[0] in blank
+        bare = list(dropwhile(blank.__contains__, tokens))  # where the space is a token of its own
+        inside = bare != tokens and not tokenizer.convert_ids_to_tokens(number).startswith(_SPACE_MARKS)
         long = script in _LONG_WORD_SCRIPTS or (inside and script != "CJK")
-        if tokens[inside:] == [number] and script and len(word) >= (4 if long else 2):
+        if inside and script not in _WITHOUT_SPACES:
+            continue
+        if bare == [number] and script and len(word) >= (4 if long else 2):
             found.setdefault(script, {})[word] = None
     chosen = {
         script: list(group)[:: math.ceil(len(group) / _MAX_WORDS)]

@@ -253,7 +253,8 @@ class FusedLM(nn.Module):
     ) -> list[PreparedExample]:
         """Checks and tokenises inputs of one language."""
         rows = [self.reader.fields(text) for text in texts]
-        return prepare(self.reader, prompt or self.prompt, rows, language=language)
+        columns = self.probe is not None
+        return prepare(self.reader, prompt or self.prompt, rows, language=language, columns=columns)
 
     def classify(
         self, texts: Sequence[Text], *, language: str | None = None, batch_size: int = 32

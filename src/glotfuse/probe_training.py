@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from glotfuse import scoring
+from glotfuse import distributed, scoring
 from glotfuse.data_parallel import spread
 from glotfuse.errors import ConfigError
 from glotfuse.inputs import PreparedExample
@@ -60,13 +60,20 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
     Raises:
         ConfigError: Training rows have fewer than two labels.
     """
+    if len(set(train.labels)) < 2:
+        raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
+    embeddings = _embed(model, train)
+    dev_part = (_embed(model, dev), _gold(model, dev.labels)) if dev else None
+    return distributed.once(lambda: _fit(embeddings, _gold(model, train.labels), dev_part, len(model.labels), seed))
+
+
+def _fit(
+    embeddings: Tensor, gold: Tensor, dev: tuple[Tensor, Tensor] | None, num_labels: int, seed: int
+) -> tuple[Probe, dict[str, Any]]:
+    """The probe and what was chosen, from embeddings (N,C,D) and numbers of labels (N,), and those that choose."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics.pairwise import rbf_kernel
 
-    if len(set(train.labels)) < 2:
-        raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
-    gold = np.array([model.labels.index(label) for label in train.labels])
-    embeddings = column_embeddings(model.encoder, train.examples)
     centre = embeddings.flatten(0, 1).mean(0)
     compared = features_of(embeddings, centre).double().numpy()
     landmarks = _landmarks(compared, seed)
@@ -79,15 +86,12 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
         "gamma": torch.tensor(GAMMA),
         "shares": torch.tensor([1.0, 1.0]),
     }
-    dev_embeddings = column_embeddings(model.encoder, dev.examples) if dev else None
     best: tuple[float, float, Probe] | None = None
     for value in INVERSE_REGULARISATIONS if dev else (10.0,):
-        classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold)
-        weights, bias = of_all_labels(classifier, len(model.labels), _ABSENT)
+        classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold.numpy())
+        weights, bias = of_all_labels(classifier, num_labels, _ABSENT)
         probe = Probe(**base, weights=_tensor(weights), bias=_tensor(bias))
-        loss = 0.0
-        if dev is not None and dev_embeddings is not None:
-            loss = _loss(probe.log_probabilities(dev_embeddings), _gold(model, dev.labels))
+        loss = _loss(probe.log_probabilities(dev[0]), dev[1]) if dev else 0.0
         if best is None or loss < best[0]:
             best = loss, value, probe
     assert best is not None
@@ -109,8 +113,13 @@ def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) ->
     """
     alone = spread(model, dev.examples, lambda part: scoring.classify(model, part, batch_size))
     lm = torch.tensor([[found.log_probabilities[label] for label in model.labels] for found in alone])
-    own = probe.log_probabilities(column_embeddings(model.encoder, dev.examples))
+    own = probe.log_probabilities(_embed(model, dev))
     gold = _gold(model, dev.labels)
+    return distributed.once(lambda: _choose_shares(probe, lm, own, gold))
+
+
+def _choose_shares(probe: Probe, lm: Tensor, own: Tensor, gold: Tensor) -> tuple[Probe, dict[str, Any]]:
+    """As `weigh`, from log-probabilities (N,K) of the LM and the probe and numbers of labels (N,)."""
     pairs = [(a, b) for a in SHARES for b in SHARES if a + b > 0]
     chosen = min(pairs, key=lambda pair: _loss(torch.log_softmax(pair[0] * lm + pair[1] * own, -1), gold))
     weighed = replace(probe, shares=torch.tensor(chosen))
@@ -124,7 +133,7 @@ def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) ->
 
 def _landmarks(compared: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """At most 1,000 of the features (N,F), chosen by a seed: (M,F), each once."""
-    _, first = np.unique(compared.round(4), axis=0, return_index=True)
+    _, first = np.unique(compared.astype(np.float32).round(4), axis=0, return_index=True)
     chosen = np.random.RandomState(seed).permutation(np.sort(first))[:_LANDMARKS]
     landmarks: NDArray[np.float64] = compared[chosen]
     return landmarks
@@ -139,6 +148,15 @@ def _inverse_root(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = values[values > _LEAST_EIGENVALUE], vectors[:, values > _LEAST_EIGENVALUE]
     root: NDArray[np.float64] = (vectors / np.sqrt(values)) @ vectors.T
     return root
+
+
+def _embed(model: FusedLM, rows: ProbeRows) -> Tensor:
+    """Embeddings (N,C,D) of the rows, of which every process makes its share."""
+
+    def embed(examples: Sequence[PreparedExample]) -> list[Tensor]:
+        return list(column_embeddings(model.encoder, examples)) if examples else []
+
+    return torch.stack(distributed.spread(rows.examples, embed))
 
 
 def _gold(model: FusedLM, labels: Sequence[str]) -> Tensor:

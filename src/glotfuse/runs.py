@@ -204,7 +204,7 @@ def _probe(model: FusedLM, task: Task, recipe: Recipe, rows: RunRows, views: Vie
     """Fits the probe, weighs it against the trained LM, and gives it to the model; returns what was chosen."""
     train = probe_rows(model, task, recipe, rows.train, views, dev=False)
     dev = probe_rows(model, task, recipe, rows.dev, views, dev=True) if rows.dev else None
-    probe, chosen = distributed.once(lambda: fit_probe(model, train, dev, seed=recipe.training.seed))
+    probe, chosen = fit_probe(model, train, dev, seed=recipe.training.seed)
     if dev is not None:
         probe, figures = weigh(model, probe, dev, recipe.evaluation.batch_size)
         chosen = {**chosen, **figures}

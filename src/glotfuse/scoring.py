@@ -79,11 +79,11 @@ def embed_for_probe(model: FusedLM, examples: Sequence[PreparedExample]) -> Tens
 
 def _score_and_embed(model: FusedLM, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor | None]:
     """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the same pass."""
-    if model.probe is None or any(example.column_ids for example in examples):
+    if model.probe is None or model.features is not None or any(example.column_ids for example in examples):
         return score_labels(model, examples), embed_for_probe(model, examples)
     with model.encoder.watching_last_layer() as seen:
         scores = score_labels(model, examples)
-    if len(seen) != 1:  # an encoder whose last layer cannot be watched, or states that were kept from before
+    if len(seen) != 1:  # an encoder whose last layer cannot be watched
         return scores, embed_for_probe(model, examples)
     mask = collate(examples, model.encoder.pad_token_id).encoder_mask
     return scores, F.normalize(mean_over_tokens(seen[0], mask), dim=-1).unsqueeze(1)

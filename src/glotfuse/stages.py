@@ -149,8 +149,8 @@ def _check_probe(recipe: Recipe) -> None:
         )
     if recipe.prompt.include_text or not recipe.prompt.include_span:
         raise ConfigError(
-            "Expected probe.kind none where the LM reads the text itself, for the views that weigh it have other words "
-            f"for the encoder alone; {found}"
+            "Expected probe.kind none where the LM reads the text itself: the probe is weighed against an LM that has "
+            f"the span alone; {found}"
         )
 
 
