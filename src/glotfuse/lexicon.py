@@ -104,11 +104,8 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
     for (number, word), tokens in zip(written, again, strict=True):
         script = script_of(word)
         bare = list(dropwhile(blank.__contains__, tokens))  # where the space is a token of its own
-        inside = bare != tokens and not tokenizer.convert_ids_to_tokens(number).startswith(_SPACE_MARKS)
-        long = script in _LONG_WORD_SCRIPTS or (inside and script != "CJK")
-        if inside and script not in _WITHOUT_SPACES:
-            continue
-        if bare == [number] and script and len(word) >= (4 if long else 2):
+        marked = bare == tokens or tokenizer.convert_ids_to_tokens(number).startswith(_SPACE_MARKS)
+        if bare == [number] and script and len(word) >= _shortest(script, marked):
             found.setdefault(script, {})[word] = None
     chosen = {
         script: list(group)[:: math.ceil(len(group) / _MAX_WORDS)]
@@ -116,6 +113,20 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
         if len(group) >= _MIN_WORDS
     }
     return [w for group in chosen.values() for w in group], [s for s, group in chosen.items() for _ in group]
+
+
+def _shortest(script: str, marked: bool) -> float:
+    """Fewest characters of a word, for shorter tokens are mostly pieces of words.
+
+    Args:
+        script: Its script.
+        marked: Whether its token holds the space before it.
+    """
+    if marked:
+        return 4 if script in _LONG_WORD_SCRIPTS else 2
+    if script not in _WITHOUT_SPACES:
+        return math.inf  # a piece from inside of words
+    return 2 if script == "CJK" else 4
 
 
 def _is_word(text: str) -> bool:
