@@ -40,7 +40,7 @@ def ids_of(rows: ProbeRows) -> list[list[int]]:
 def test_probabilities_are_those_of_scikit_learn(rows: tuple[FusedLM, ProbeRows]) -> None:
     model, train = rows
     probe, chosen = fit_probe(model, train, None, seed=0)
-    assert chosen == {"C": 10.0, "development_loss": None}
+    assert chosen == {"C": 10.0, "gamma": 1.0, "views": 0, "development_loss": None}
     embeddings = sentence_embeddings(model.encoder, ids_of(train))
     centred = torch.nn.functional.normalize(embeddings - embeddings.mean(0), dim=-1).numpy()
     kernel = Nystroem(gamma=1.0, n_components=len(centred), random_state=0).fit(centred)
@@ -49,6 +49,18 @@ def test_probabilities_are_those_of_scikit_learn(rows: tuple[FusedLM, ProbeRows]
     expected = reference.predict_log_proba(kernel.transform(centred))
     assert expected.std() > 0.2, "a classifier that has learned something"
     np.testing.assert_allclose(probe.log_probabilities(embeddings.unsqueeze(1)).numpy(), expected, atol=2e-3)
+
+
+def test_development_rows_choose_whether_views_are_learned_from(rows: tuple[FusedLM, ProbeRows]) -> None:
+    model, train = rows
+    wrong = [LABELS[(LABELS.index(label) + 1) % 3] for label in train.labels]
+    misleading = ProbeRows([*train.examples] * 2, [*train.labels, *wrong], len(train.examples))
+    _, without = fit_probe(model, misleading, train, seed=0)
+    assert without["views"] == 0
+    half = len(train.examples) // 2  # with the words that the others lack
+    helpful = ProbeRows(train.examples, train.labels, len(train.examples) - half)
+    _, chosen = fit_probe(model, helpful, train, seed=0)
+    assert chosen["views"] == half
 
 
 def test_rows_that_repeat_each_other_do_not_magnify_rounding(rows: tuple[FusedLM, ProbeRows]) -> None:

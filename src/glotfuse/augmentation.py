@@ -116,7 +116,7 @@ def probe_rows(
     fields = [row.fields for row in rows]
     language = task.train_language
     found = [e for reader in readers for e in prepare(reader, model.prompt, fields, language=language, columns=True)]
-    return ProbeRows(found, [label_of(row) for row in rows] * len(readers))
+    return ProbeRows(found, [label_of(row) for row in rows] * len(readers), len(found) - len(rows))
 
 
 def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:

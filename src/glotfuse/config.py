@@ -224,7 +224,8 @@ class ProbeConfig:
     """`kernel`: Gaussian kernel on the mean-pooled last layer. How much it counts is chosen on English development
     rows; without any it counts as much as the LM. `none` leaves the label to the LM. Only for tasks with labels."""
     views: Annotated[int, Field(ge=0)] = 2
-    """Code-switched views of each training row that it learns from, where `augmentation.code_switching` is on."""
+    """Code-switched views of each training row that it may learn from, where `augmentation.code_switching` is on;
+    English development rows choose whether it does."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -5,7 +5,7 @@ Shapes: N rows, D encoder width, M landmarks, K labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +23,10 @@ from glotfuse.model import FusedLM
 from glotfuse.probe import Probe, features_of
 from glotfuse.sentence_embeddings import column_embeddings, of_all_labels
 
-GAMMA = 1.0
-INVERSE_REGULARISATIONS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Values of scikit-learn's C that the development loss chooses from."""
+GAMMAS = (0.5, 1.0)
+"""Inverse squared widths of the kernel that the development loss chooses from; the last without development rows."""
+INVERSE_REGULARISATIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Values of scikit-learn's C that it chooses from; 10 without."""
 SHARES = tuple(i / 10 for i in range(16))
 """Factors that the development loss chooses from, for the LM and for the probe."""
 _MAX_ITERATIONS = 1000
@@ -43,6 +44,8 @@ class ProbeRows:
     """N rows in token ids, without answers."""
     labels: Sequence[str]
     """Their label words."""
+    num_views: int = 0
+    """How many of them, the last, are code-switched views of the others."""
 
 
 def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: int) -> tuple[Probe, dict[str, Any]]:
@@ -51,7 +54,7 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
     Args:
         model: Whose encoder makes the embeddings and whose labels are learned.
         train: Training rows and views of them.
-        dev: Rows that choose the regularisation; None takes 10.
+        dev: Rows that choose regularisation, kernel width, and whether views are learned from; None takes the views.
         seed: Of the landmarks' choice.
 
     Returns:
@@ -64,39 +67,50 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
         raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
     embeddings = _embed(model, train)
     dev_part = (_embed(model, dev), _gold(model, dev.labels)) if dev else None
-    return distributed.once(lambda: _fit(embeddings, _gold(model, train.labels), dev_part, len(model.labels), seed))
+    gold, whole = _gold(model, train.labels), len(train.labels)
+
+    def choose() -> tuple[Probe, dict[str, Any]]:
+        if dev_part is None:
+            ((probe, value),) = _fit(embeddings, gold, len(model.labels), GAMMAS[-1], (10.0,), seed)
+            return probe, {"C": value, "gamma": GAMMAS[-1], "views": train.num_views, "development_loss": None}
+        best: tuple[Probe, dict[str, Any]] | None = None
+        for number in sorted({whole - train.num_views, whole}):
+            for gamma in GAMMAS:
+                part = embeddings[:number], gold[:number]
+                for probe, value in _fit(*part, len(model.labels), gamma, INVERSE_REGULARISATIONS, seed):
+                    loss = _loss(probe.log_probabilities(dev_part[0]), dev_part[1])
+                    if best is None or loss < best[1]["development_loss"]:
+                        views = number - whole + train.num_views
+                        best = probe, {"C": value, "gamma": gamma, "views": views, "development_loss": loss}
+        assert best is not None
+        return best
+
+    return distributed.once(choose)
 
 
 def _fit(
-    embeddings: Tensor, gold: Tensor, dev: tuple[Tensor, Tensor] | None, num_labels: int, seed: int
-) -> tuple[Probe, dict[str, Any]]:
-    """The probe and what was chosen, from embeddings (N,C,D) and numbers of labels (N,), and those that choose."""
+    embeddings: Tensor, gold: Tensor, num_labels: int, gamma: float, regularisations: Sequence[float], seed: int
+) -> Iterator[tuple[Probe, float]]:
+    """A probe for each regularisation, from embeddings (N,C,D) and numbers of labels (N,)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics.pairwise import rbf_kernel
 
     centre = embeddings.flatten(0, 1).mean(0)
     compared = features_of(embeddings, centre).double().numpy()
     landmarks = _landmarks(compared, seed)
-    normalisation = _inverse_root(rbf_kernel(landmarks, gamma=GAMMA))
-    features = rbf_kernel(compared, landmarks, gamma=GAMMA) @ normalisation
+    normalisation = _inverse_root(rbf_kernel(landmarks, gamma=gamma))
+    features = rbf_kernel(compared, landmarks, gamma=gamma) @ normalisation
     base = {
         "centre": centre,
         "landmarks": _tensor(landmarks),
         "normalisation": _tensor(normalisation),
-        "gamma": torch.tensor(GAMMA),
+        "gamma": torch.tensor(gamma),
         "shares": torch.tensor([1.0, 1.0]),
     }
-    best: tuple[float, float, Probe] | None = None
-    for value in INVERSE_REGULARISATIONS if dev else (10.0,):
+    for value in regularisations:
         classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold.numpy())
         weights, bias = of_all_labels(classifier, num_labels, _ABSENT)
-        probe = Probe(**base, weights=_tensor(weights), bias=_tensor(bias))
-        loss = _loss(probe.log_probabilities(dev[0]), dev[1]) if dev else 0.0
-        if best is None or loss < best[0]:
-            best = loss, value, probe
-    assert best is not None
-    loss, value, probe = best
-    return probe, {"C": value, "development_loss": loss if dev else None}
+        yield Probe(**base, weights=_tensor(weights), bias=_tensor(bias)), value
 
 
 def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) -> tuple[Probe, dict[str, Any]]:
