@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from glotfuse import distributed
 from glotfuse.backbones import cache_dir
@@ -61,11 +62,8 @@ class Views:
 
         As many as the rows have, times the epochs, rounded up.
         """
-        share, numbers = (
-            self._recipe.augmentation.code_switching,
-            range(math.ceil(self._recipe.training.epochs) or 1),
-        )
-        readers = [self.reader(share, _PASSES_SEED, number) for number in numbers]
+        share, count = self._recipe.augmentation.code_switching, math.ceil(self._recipe.training.epochs) or 1
+        readers = [self.reader(share, _PASSES_SEED, number) for number in range(count)]
         return [example for r in readers for example in prepare_rows(self._model, task, self._recipe, rows, r)]
 
     def development(self, task: Task, rows: Sequence[Example]) -> list[PreparedExample]:
@@ -125,18 +123,15 @@ def lexicon_for(model: FusedLM, english: Sequence[str]) -> Lexicon:
     Raises:
         ConfigError: There are hardly any.
     """
-    folder, bars = cache_dir() / LEXICONS, list[Bar]()
-
-    def shown(total: int) -> Progress:
-        bars.append(Bar("vocabulary", total, "words").__enter__())
-        return bars[0].advance
+    folder = cache_dir() / LEXICONS
 
     def read() -> Lexicon:
-        try:
+        with ExitStack() as stack:  # a bar if there is something to encode
+
+            def shown(total: int) -> Progress:
+                return stack.enter_context(Bar("vocabulary", total, "words")).advance
+
             vocabulary = read_vocabulary(model.encoder, folder, shown)
-        finally:
-            for bar in bars:
-                bar.__exit__()
         return read_lexicon(model.encoder, vocabulary, english, folder)
 
     lexicon = distributed.once(read)

@@ -67,50 +67,49 @@ def fit_probe(model: FusedLM, train: ProbeRows, dev: ProbeRows | None, *, seed: 
         raise ConfigError(f"Expected training rows with at least two labels; found {sorted(set(train.labels))}.")
     embeddings = _embed(model, train)
     dev_part = (_embed(model, dev), _gold(model, dev.labels)) if dev else None
-    gold, whole = _gold(model, train.labels), len(train.labels)
+    gold, num_rows = _gold(model, train.labels), len(train.labels) - train.num_views
+    numbers = sorted({num_rows, len(train.labels)}) if dev else [len(train.labels)]
+    gammas, regularisations = (GAMMAS, INVERSE_REGULARISATIONS) if dev else (GAMMAS[-1:], (10.0,))
 
-    def choose() -> tuple[Probe, dict[str, Any]]:
-        if dev_part is None:
-            ((probe, value),) = _fit(embeddings, gold, len(model.labels), GAMMAS[-1], (10.0,), seed)
-            return probe, {"C": value, "gamma": GAMMAS[-1], "views": train.num_views, "development_loss": None}
-        best: tuple[Probe, dict[str, Any]] | None = None
-        for number in sorted({whole - train.num_views, whole}):
-            for gamma in GAMMAS:
-                part = embeddings[:number], gold[:number]
-                for probe, value in _fit(*part, len(model.labels), gamma, INVERSE_REGULARISATIONS, seed):
-                    loss = _loss(probe.log_probabilities(dev_part[0]), dev_part[1])
-                    if best is None or loss < best[1]["development_loss"]:
-                        views = number - whole + train.num_views
-                        best = probe, {"C": value, "gamma": gamma, "views": views, "development_loss": loss}
-        assert best is not None
-        return best
+    def candidates() -> Iterator[tuple[Probe, dict[str, Any]]]:
+        for number in numbers:
+            part = embeddings[:number], gold[:number]
+            for probe, chosen in _fit(*part, len(model.labels), gammas, regularisations, seed):
+                loss = _loss(probe.log_probabilities(dev_part[0]), dev_part[1]) if dev_part else None
+                yield probe, {**chosen, "views": number - num_rows, "development_loss": loss}
 
-    return distributed.once(choose)
+    return distributed.once(lambda: min(candidates(), key=lambda found: found[1]["development_loss"] or 0.0))
 
 
 def _fit(
-    embeddings: Tensor, gold: Tensor, num_labels: int, gamma: float, regularisations: Sequence[float], seed: int
-) -> Iterator[tuple[Probe, float]]:
-    """A probe for each regularisation, from embeddings (N,C,D) and numbers of labels (N,)."""
+    embeddings: Tensor,
+    gold: Tensor,
+    num_labels: int,
+    gammas: Sequence[float],
+    regularisations: Sequence[float],
+    seed: int,
+) -> Iterator[tuple[Probe, dict[str, Any]]]:
+    """A probe for each width and regularisation, from embeddings (N,C,D) and numbers of labels (N,)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics.pairwise import rbf_kernel
 
     centre = embeddings.flatten(0, 1).mean(0)
     compared = features_of(embeddings, centre).double().numpy()
     landmarks = _landmarks(compared, seed)
-    normalisation = _inverse_root(rbf_kernel(landmarks, gamma=gamma))
-    features = rbf_kernel(compared, landmarks, gamma=gamma) @ normalisation
-    base = {
-        "centre": centre,
-        "landmarks": _tensor(landmarks),
-        "normalisation": _tensor(normalisation),
-        "gamma": torch.tensor(gamma),
-        "shares": torch.tensor([1.0, 1.0]),
-    }
-    for value in regularisations:
-        classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold.numpy())
-        weights, bias = of_all_labels(classifier, num_labels, _ABSENT)
-        yield Probe(**base, weights=_tensor(weights), bias=_tensor(bias)), value
+    for gamma in gammas:
+        normalisation = _inverse_root(rbf_kernel(landmarks, gamma=gamma))
+        features = rbf_kernel(compared, landmarks, gamma=gamma) @ normalisation
+        base = {
+            "centre": centre,
+            "landmarks": _tensor(landmarks),
+            "normalisation": _tensor(normalisation),
+            "gamma": torch.tensor(gamma),
+            "shares": torch.tensor([1.0, 1.0]),
+        }
+        for value in regularisations:
+            classifier = LogisticRegression(C=value, max_iter=_MAX_ITERATIONS).fit(features, gold.numpy())
+            weights, bias = of_all_labels(classifier, num_labels, _ABSENT)
+            yield Probe(**base, weights=_tensor(weights), bias=_tensor(bias)), {"C": value, "gamma": gamma}
 
 
 def weigh(model: FusedLM, probe: Probe, dev: ProbeRows, batch_size: int = 32) -> tuple[Probe, dict[str, Any]]:
