@@ -28,10 +28,8 @@ def models(context: typer.Context) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from glotfuse.backbones.bundled import BUNDLED, cache_dir, cached_path
-    from glotfuse.features import STORES
+    from glotfuse.backbones.bundled import BUNDLED, cached_path
     from glotfuse.fusion import MIXERS, PROJECTORS
-    from glotfuse.lexicon import LEXICONS
     from glotfuse.tasks import task_names
 
     table = Table("name", "role", "licence", "cached", "what it is")
@@ -45,7 +43,7 @@ def models(context: typer.Context) -> None:
             options = ", ".join(f"{key}={value}" for key, value in registry.options(name).items())
             say(f"{kind} {name}: {options or 'no options'}")
     say(f"tasks: {', '.join(task_names())}, and files (your own)")
-    stored = _bytes_in(cache_dir() / STORES) + _bytes_in(cache_dir() / LEXICONS)
+    stored = sum(map(_bytes_in, _kept_folders()))
     if stored:
         say(f"Kept encoder states and lexicons take {stored / 1e9:.2f} GB; `glotfuse models forget` removes them.")
 
@@ -68,12 +66,8 @@ def fetch(
 @models_app.command(epilog="Example: `glotfuse models forget`")
 def forget() -> None:
     """Remove kept encoder states and lexicons from the cache; they are computed again when needed."""
-    from glotfuse.backbones.bundled import cache_dir
-    from glotfuse.features import STORES
-    from glotfuse.lexicon import LEXICONS
-
     stored = 0
-    for folder in (cache_dir() / STORES, cache_dir() / LEXICONS):
+    for folder in _kept_folders():
         stored += _bytes_in(folder)
         shutil.rmtree(folder, ignore_errors=True)
         left = _bytes_in(folder)
@@ -82,6 +76,15 @@ def forget() -> None:
                 f"Expected to remove {folder}; {left / 1e9:.2f} GB are still there. Check its permissions."
             )
     typer.echo(f"{stored / 1e9:.2f} GB removed")
+
+
+def _kept_folders() -> list[Path]:
+    """What `forget` removes."""
+    from glotfuse.backbones.bundled import cache_dir
+    from glotfuse.features import STORES
+    from glotfuse.lexicon import LEXICONS
+
+    return [cache_dir() / STORES, cache_dir() / LEXICONS]
 
 
 def _bytes_in(folder: Path) -> int:
