@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.measure import Row, alternate
 from benchmarks.setting import build, english
-from glotfuse import scoring
+from glotfuse.api import FusedLM
 from glotfuse.fusion.mixers import TransformerSoftmax
-from glotfuse.inputs import PreparedExample
-from glotfuse.model import FusedLM
+from glotfuse.inputs.batch import PreparedExample
+from glotfuse.model import classification
 
 TITLES = {
     "span": "encoder tokens of the text",
@@ -48,7 +48,7 @@ def _lengths(model: FusedLM, rounds: int) -> dict[int, float]:
     ids = [i for text, _ in english(60) for i in model.encoder.tokenize([text])[0][1:-1]]
     sizes = {n: [PreparedExample([0, *ids[: n - 2], 2])] * 2 for n in (32, 64, 128, 256, 512)}
     _use(model, model.labels[:2])
-    return _time({n: lambda rows=rows: scoring.classify(model, rows, 2) for n, rows in sizes.items()}, rounds, 2)
+    return _time({n: lambda rows=rows: classification.classify(model, rows, 2) for n, rows in sizes.items()}, rounds, 2)
 
 
 def _labels(model: FusedLM, words: Sequence[str], rounds: int) -> dict[int, float]:
@@ -56,7 +56,7 @@ def _labels(model: FusedLM, words: Sequence[str], rounds: int) -> dict[int, floa
 
     def run(count: int) -> None:
         _use(model, words[:count])
-        scoring.classify(model, rows, len(rows))
+        classification.classify(model, rows, len(rows))
 
     return _time({n: lambda n=n: run(n) for n in (2, 5, 10, 25, 50, 100)}, rounds, len(rows))
 
@@ -66,7 +66,7 @@ def _batches(model: FusedLM, rounds: int) -> dict[int, float]:
     rows = model.prepare([text for text, _ in english(64)])
     found = {}
     for n in (1, 2, 4, 8, 16, 32, 64):
-        found.update(_time({n: lambda n=n: scoring.classify(model, rows[:n], n)}, rounds, n))
+        found.update(_time({n: lambda n=n: classification.classify(model, rows[:n], n)}, rounds, n))
     return found
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from benchmarks.measure import Row, alternate, row
 from benchmarks.setting import TOPICS, build, cached, english
 from benchmarks.textbook import TextbookModel
-from glotfuse import scoring
-from glotfuse.batching import inference_batches
-from glotfuse.inputs import PreparedExample, collate
-from glotfuse.model import FusedLM
+from glotfuse.api import FusedLM
+from glotfuse.inputs.batch import PreparedExample, collate
+from glotfuse.inputs.order import inference_batches
+from glotfuse.model import scoring
+from glotfuse.model.classification import classify
 
 
 def expect_fast(model: FusedLM) -> None:
@@ -48,7 +49,7 @@ def classification(short: bool) -> list[Row]:
     model = build(TOPICS).eval()
     examples = model.prepare([text for text, _ in english(32 if short else 128)])
     textbook = TextbookModel(model).eval()
-    ours = {"ours": lambda: scoring.classify(model, examples, 32)}
+    ours = {"ours": lambda: classify(model, examples, 32)}
     rounds = 2 if short else 3
     # a trained model ends its answer after the label; this one, not trained, is stopped there
     longest = max(map(len, model.label_ids)) + 1
@@ -61,10 +62,10 @@ def classification(short: bool) -> list[Row]:
     if any(len(ids) > 1 for ids in single.label_ids):
         raise SystemExit(f"Expected label words of one token; found {single.label_ids}.")
     with cached(single):
-        scoring.classify(single, few, 32)
+        classify(single, few, 32)
         known = alternate(
             {
-                "ours": lambda: scoring.classify(single, few, 32),
+                "ours": lambda: classify(single, few, 32),
                 "bare": bare_forward(single, our_batches(single, few)),
             },
             rounds,
@@ -122,7 +123,7 @@ def many_labels(short: bool) -> list[Row]:
     if gap > 1e-2:
         raise SystemExit(f"Expected the same scores both ways; found a difference of {gap:.1e}.")
     seconds = alternate(
-        {"ours": lambda: scoring.classify(model, examples, 8), "each": lambda: whole_passes(model, examples)},
+        {"ours": lambda: classify(model, examples, 8), "each": lambda: whole_passes(model, examples)},
         rounds=1 if short else 2,
         warm_up=0,
     )

@@ -16,9 +16,9 @@ from rich.table import Table
 from benchmarks.labelling import bare_forward, our_batches
 from benchmarks.setting import TOPICS, build, cached, english, prepared
 from benchmarks.steps import bare_step, grouped_batches, our_trainer
-from glotfuse import scoring
+from glotfuse.api import FusedLM
 from glotfuse.fusion import Span
-from glotfuse.model import FusedLM
+from glotfuse.model import classification
 
 ROUNDS = 12
 
@@ -111,7 +111,7 @@ def scoring_batch(model: FusedLM, batches: list[Any]) -> dict[str, float]:
         with watched(model, clock):
             clock.seconds.clear()
             start = time.perf_counter()
-            scoring.classify(model, batches[0], len(batches[0]))
+            classification.classify(model, batches[0], len(batches[0]))
             end = time.perf_counter()
         parts = dict(clock.seconds)
         parts["collating, packing, label scores"] = end - start - sum(parts.values())

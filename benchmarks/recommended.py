@@ -7,16 +7,16 @@ import time
 from benchmarks.measure import Row, alternate, peak_megabytes, row
 from benchmarks.setting import TOPICS, build, cached, english, prepared
 from benchmarks.steps import grouped_batches, our_trainer
-from glotfuse.augmentation import lexicon_for
-from glotfuse.code_switching import SwitchingReader, english_words
-from glotfuse.config import FusionConfig
-from glotfuse.inputs import prepare
-from glotfuse.quickstart import quickstart_recipes
+from glotfuse.inputs.batch import prepare
+from glotfuse.recipes.config import FusionConfig
+from glotfuse.recipes.loading import QUICKSTART, load_recipe
+from glotfuse.runs.views import lexicon_for
+from glotfuse.training.code_switching import Switcher, english_words
 
 
 def recommended(short: bool) -> list[Row]:
     """Training on code-switched views, encoded as they come, against Transformer Softmax with cached states."""
-    recipe = quickstart_recipes("cpu", 1.0)["default"][1]
+    recipe = load_recipe(QUICKSTART, ["training.epochs=1", "device=cpu"])
     rows = english(64 if short else 128)
     tokenwise = build(TOPICS, fusion=FusionConfig())
     model = build(TOPICS, fusion=recipe.fusion, prefix=recipe.encoder.prefix)
@@ -24,10 +24,13 @@ def recommended(short: bool) -> list[Row]:
     started = time.monotonic()
     lexicon = lexicon_for(model, english_words(text for text, _ in rows))
     seconds_of_lexicon = time.monotonic() - started
-    share = recipe.augmentation
-    reader = SwitchingReader(model.reader, lexicon, views=share.code_switching, share=share.switched_words, seed=0)
-    fields, answers = [{"text": text} for text, _ in rows], [label for _, label in rows]
-    views = prepare(reader, model.prompt, fields, answers=answers)
+    words = recipe.augmentation.switched_words
+    switcher = Switcher(lexicon, ["text"], share=words, seed=0)
+    fields = [
+        switcher.view({"text": text}, number, views=recipe.augmentation.code_switching)
+        for number, (text, _) in enumerate(rows)
+    ]
+    views = prepare(model.reader, model.prompt, fields, answers=[label for _, label in rows])
     ours, other = our_trainer(model), our_trainer(tokenwise)
     with cached(tokenwise):
         sides = {

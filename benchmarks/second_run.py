@@ -17,9 +17,11 @@ STARTED = time.perf_counter()
 def main(folder: Path, number: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from benchmarks.setting import SIB200
-    from glotfuse import runs, training
-    from glotfuse.backbones import Encoder, cache_dir
-    from glotfuse.recipes import recipe_from_dict
+    from glotfuse.backbones import Encoder
+    from glotfuse.files import cache_dir
+    from glotfuse.recipes.loading import recipe_from_dict
+    from glotfuse.runs import train as runs
+    from glotfuse.training import trainer as training
 
     models = cache_dir() / "models"
     os.environ["GLOTFUSE_CACHE"] = str(folder)

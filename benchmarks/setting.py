@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from glotfuse.assembly import build_model
+from glotfuse.api import FusedLM
 from glotfuse.backbones import BackboneOptions, load_encoder, load_lm
-from glotfuse.config import FusionConfig, PromptConfig
-from glotfuse.features import FeatureCache
-from glotfuse.inputs import PreparedExample, prepare
-from glotfuse.model import FusedLM
+from glotfuse.inputs.batch import PreparedExample, prepare
+from glotfuse.model.assembly import build_model
+from glotfuse.model.state_cache import StateCache
+from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.tasks import get_task
 
 SIB200 = Path(__file__).parents[2] / "shared" / "data" / "sib200"
@@ -48,6 +48,7 @@ def build(
     torch.manual_seed(0)
     fusion = fusion or FusionConfig(summary=False, mixer_options={"dropout": dropout})
     return build_model(
+        FusedLM,
         load_encoder("bundled:e5-small", BackboneOptions(device="cpu"), prefix=prefix),
         load_lm("bundled:smollm2-135m", BackboneOptions(device="cpu")),
         fusion=fusion,
@@ -66,12 +67,12 @@ def prepared(model: FusedLM, rows: Sequence[tuple[str, str]]) -> list[PreparedEx
 
 
 @contextmanager
-def cached(model: FusedLM) -> Iterator[FeatureCache]:
+def cached(model: FusedLM) -> Iterator[StateCache]:
     """The model with an empty cache of encoder states in a folder of its own."""
     layers = model.fusion.mixer.layers
     with (
         tempfile.TemporaryDirectory() as folder,
-        FeatureCache(model.encoder, layers, Path(folder), 8 << 30) as cache,
+        StateCache(model.encoder, layers, Path(folder), 8 << 30) as cache,
         model.reading_states(cache),
     ):
         yield cache

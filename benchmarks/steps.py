@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from benchmarks.measure import Row, alternate, peak_megabytes, row
 from benchmarks.setting import TOPICS, build, cached, english, prepared
 from benchmarks.textbook import TextbookModel
-from glotfuse.batching import CPU_TOKENS, LengthGroupedOrder
-from glotfuse.inputs import PreparedExample, collate, split_rows, training_inputs
-from glotfuse.model import FusedLM
-from glotfuse.sequences import IGNORED
+from glotfuse.api import FusedLM
+from glotfuse.inputs.batch import PreparedExample, collate, split_rows, training_inputs
+from glotfuse.inputs.order import CPU_TOKENS, LengthGroupedOrder
+from glotfuse.inputs.padding import IGNORED
 
 BATCH = 16
 

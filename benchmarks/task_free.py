@@ -31,12 +31,12 @@ import sacrebleu
 from sacrebleu.metrics import CHRF
 
 from glotfuse import FusedLM
-from glotfuse.assembly import build_model
 from glotfuse.backbones import BackboneOptions
 from glotfuse.backbones.identity import hash_module
-from glotfuse.config import FusionConfig, PromptConfig
-from glotfuse.evaluation.languages import name_of
-from glotfuse.prompts import build_prompt
+from glotfuse.inputs.prompts import build_prompt
+from glotfuse.languages.names import name_of
+from glotfuse.model.assembly import build_model
+from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.tasks import Example, Task, get_task
 
 INSTRUCTION = "Translate the text into English."
@@ -56,6 +56,7 @@ def with_task(model: FusedLM, task: Task, *, span: bool, instruction: str | None
     instruction = task.instruction if instruction is None else instruction
     if not span:
         return build_model(
+            FusedLM,
             model.encoder,
             model.lm,
             fusion=FusionConfig(boundary="none"),

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glotfuse.api import FusedLM
 from glotfuse.fusion.mixers import TransformerSoftmax
-from glotfuse.inputs import PreparedExample, collate
-from glotfuse.model import FusedLM
+from glotfuse.inputs.batch import PreparedExample, collate
 
 
 class TextbookMixer(nn.Module):

@@ -16,12 +16,12 @@ import yaml
 from safetensors.torch import load_file
 
 from glotfuse import distributed
-from glotfuse.batching import LengthGroupedOrder, SharedBatches
 from glotfuse.errors import ConfigError
-from glotfuse.inputs import PreparedExample, training_inputs
-from glotfuse.measuring import measure_run
-from glotfuse.recipes import load_recipe
-from glotfuse.runs import train_run
+from glotfuse.inputs.batch import PreparedExample, training_inputs
+from glotfuse.inputs.order import LengthGroupedOrder, SharedBatches
+from glotfuse.recipes.loading import load_recipe
+from glotfuse.runs.measuring import measure_run
+from glotfuse.runs.train import train_run
 from processes import environment, finish, start_together
 from small_runs import small_values, write_task
 from tiny import tiny_model

@@ -19,7 +19,7 @@ SECONDS = 1.5
 CODE_HELP = """
 import contextlib, io, sys
 sys.argv = ["glotfuse", *{arguments!r}]
-from glotfuse.cli import main
+from glotfuse.cli.main import main
 with contextlib.redirect_stdout(io.StringIO()) as shown:
     try:
         main()
@@ -53,7 +53,7 @@ def assert_light(code: str) -> None:
     assert seconds < SECONDS
 
 
-@pytest.mark.parametrize("module", ["glotfuse", "glotfuse.config", "glotfuse.errors", "glotfuse.tasks"])
+@pytest.mark.parametrize("module", ["glotfuse", "glotfuse.recipes.config", "glotfuse.errors", "glotfuse.tasks"])
 def test_import_is_light(module: str) -> None:
     assert_light(f"import {module}")
 
@@ -68,7 +68,7 @@ def test_import_changes_nothing_outside() -> None:
     code = """
 import logging, os, sys, warnings
 before = (dict(os.environ), list(logging.root.handlers), list(warnings.filters), os.getcwd(), list(sys.path))
-import glotfuse, glotfuse.config, glotfuse.errors, glotfuse.tasks
+import glotfuse, glotfuse.recipes.config, glotfuse.errors, glotfuse.tasks
 assert before == (dict(os.environ), list(logging.root.handlers), list(warnings.filters), os.getcwd(), list(sys.path))
 """
     modules_after(code)

@@ -6,11 +6,11 @@ import importlib
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from paths import ROOT
+
 HEAVY = ("torch", "transformers", "datasets", "gguf", "pydantic")
 
 
@@ -35,7 +35,7 @@ print(seconds, [name for name in {HEAVY} if name in sys.modules])
     assert {heavy for _, heavy in answers} == {"[]"}
 
 
-@pytest.mark.parametrize("module", ["glotfuse.backbones", "glotfuse.backbones.bundled"])
+@pytest.mark.parametrize("module", ["glotfuse.backbones", "glotfuse.backbones.bundled.store"])
 def test_bundled_models_are_found_without_torch(module: str):
     code = f"import {module}\nprint([n for n in ('torch', 'transformers', 'gguf') if n in sys.modules])"
     assert run(code) == "[]"
@@ -52,9 +52,9 @@ def test_recipes_and_tasks_are_reached_without_torch():
         (
             "glotfuse",
             {
-                "FusedLM": "glotfuse.model",
-                "Recipe": "glotfuse.config",
-                "load_recipe": "glotfuse.recipes",
+                "FusedLM": "glotfuse.api",
+                "Recipe": "glotfuse.recipes.config",
+                "load_recipe": "glotfuse.recipes.loading",
                 "get_task": "glotfuse.tasks.registry",
                 "task_from_files": "glotfuse.tasks.registry",
                 "register_mixer": "glotfuse.fusion.mixers",
@@ -70,11 +70,10 @@ def test_recipes_and_tasks_are_reached_without_torch():
                 "BackboneOptions": "glotfuse.backbones.loading",
                 "Encoder": "glotfuse.backbones.encoder",
                 "PrefixCache": "glotfuse.backbones.prefix_cache",
-                "add_adapter": "glotfuse.backbones.adapter",
-                "cache_dir": "glotfuse.backbones.bundled",
+                "add_adapter": "glotfuse.backbones.lora",
                 "load_encoder": "glotfuse.backbones.loading",
                 "load_lm": "glotfuse.backbones.loading",
-                "merge_adapter": "glotfuse.backbones.adapter",
+                "merge_adapter": "glotfuse.backbones.lora",
             },
         ),
     ],

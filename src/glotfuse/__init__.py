@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING
 from glotfuse.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from glotfuse.config import Recipe
+    from glotfuse.api import FusedLM
     from glotfuse.errors import GlotfuseError
     from glotfuse.fusion import register_mixer, register_projector
-    from glotfuse.model import FusedLM
-    from glotfuse.recipes import load_recipe
+    from glotfuse.recipes.config import Recipe
+    from glotfuse.recipes.loading import load_recipe
     from glotfuse.tasks import get_task, task_from_files
 else:  # hidden from type checkers, which would take any name for granted
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "FusedLM": "glotfuse.model",
+            "FusedLM": "glotfuse.api",
             "GlotfuseError": "glotfuse.errors",
-            "Recipe": "glotfuse.config",
+            "Recipe": "glotfuse.recipes.config",
             "get_task": "glotfuse.tasks",
-            "load_recipe": "glotfuse.recipes",
+            "load_recipe": "glotfuse.recipes.loading",
             "register_mixer": "glotfuse.fusion",
             "register_projector": "glotfuse.fusion",
             "task_from_files": "glotfuse.tasks",

@@ -1,5 +1,5 @@
 """`python -m glotfuse`, which launchers of several processes can start."""
 
-from glotfuse.cli import main
+from glotfuse.cli.main import main
 
 main()

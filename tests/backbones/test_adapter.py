@@ -13,8 +13,8 @@ import torch
 pytest.importorskip("peft")
 
 from glotfuse.backbones import LM, add_adapter, merge_adapter
-from glotfuse.backbones.adapter import ADAPTER_WEIGHTS, adapter_files, load_adapter
 from glotfuse.backbones.identity import hash_module
+from glotfuse.backbones.lora import ADAPTER_WEIGHTS, adapter_files, load_adapter
 from glotfuse.errors import BackboneError, CheckpointError, ConfigError
 from tiny import lm_folder, tiny_lm
 

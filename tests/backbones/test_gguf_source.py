@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
+from built import TASK, scores
 from gguf_writer import write_llama
+from glotfuse.api import FusedLM
 from glotfuse.backbones import BackboneOptions, load_encoder, load_lm
 from glotfuse.errors import BackboneError, CheckpointError, ConfigError
-from glotfuse.model import FusedLM
-from test_checkpoint import TASK, scores
 from tiny import SENTENCES, tiny_encoder
 from tiny_models import LMS
 
@@ -53,13 +53,15 @@ def test_a_gguf_file_is_the_model_it_was_written_from(source: tuple[Any, Any, Pa
 def test_a_file_in_a_folder_is_named_apart_and_found_again_from_a_checkpoint(
     source: tuple[Any, Any, Path], tmp_path: Path
 ) -> None:
-    from glotfuse.assembly import build_model
-    from glotfuse.config import FusionConfig, PromptConfig
+    from glotfuse.model.assembly import build_model
+    from glotfuse.recipes.config import FusionConfig, PromptConfig
 
     path = source[2]
     lm = load_lm(str(path.parent), BackboneOptions(device="cpu", gguf_file=path.name))
     assert (lm.identity.name, lm.identity.gguf_file) == (str(path.parent), path.name)
-    model = build_model(tiny_encoder(), lm, fusion=FusionConfig(), prompt=PromptConfig(style="plain"), **TASK).eval()
+    model = build_model(
+        FusedLM, tiny_encoder(), lm, fusion=FusionConfig(), prompt=PromptConfig(style="plain"), **TASK
+    ).eval()
     model.save_pretrained(tmp_path / "run")
     loaded = FusedLM.from_pretrained(tmp_path / "run", device="cpu")
     assert torch.equal(scores(loaded), scores(model))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from glotfuse.backbones.layer_taps import find_taps
-from glotfuse.scoring import score_labels
-from glotfuse.sequences import pad_and_mask
+from glotfuse.inputs.padding import pad_and_mask
+from glotfuse.model.scoring import score_labels
 from tiny import ENCODERS, TEXTS, tiny_encoder, tiny_model
 
 

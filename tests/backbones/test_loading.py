@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from glotfuse.backbones import BackboneOptions, bundled, load_encoder, load_lm
+from glotfuse.backbones import BackboneOptions, load_encoder, load_lm
+from glotfuse.backbones.bundled import store as bundled
 from glotfuse.backbones.loading import resolve_device
 from glotfuse.errors import BackboneError, ConfigError
 from tiny import TEXTS, encoder_folder, lm_folder

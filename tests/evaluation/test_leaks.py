@@ -259,5 +259,5 @@ def test_normalising_keeps_columns_apart():
 
 
 def test_leaks_and_language_facts_are_found_without_torch():
-    code = "import sys, glotfuse.evaluation.leaks, glotfuse.evaluation.language_facts; print('torch' in sys.modules)"
+    code = "import sys, glotfuse.evaluation.leaks, glotfuse.languages.facts; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

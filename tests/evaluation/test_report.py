@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from glotfuse.errors import DataError
+from glotfuse.errors import CheckpointError, DataError
 from glotfuse.evaluation.metrics import Interval, language_result
 from glotfuse.evaluation.report import EvaluationReport
 
@@ -71,8 +70,8 @@ def test_a_failed_write_leaves_the_old_file_whole_and_no_remains(
     def full_disk(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(CheckpointError, match="No space left"):
         replace(report, split="dev").save(tmp_path, "eval")
     assert json_path.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json", "eval.md"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from glotfuse import FusedLM
-from glotfuse.assembly import build_model
-from glotfuse.centring import centre
-from glotfuse.config import FusionConfig, PromptConfig
 from glotfuse.errors import ConfigError
 from glotfuse.fusion import Fusion
+from glotfuse.model.assembly import build_model
+from glotfuse.recipes.config import FusionConfig, PromptConfig
+from glotfuse.training.centring import centre
 from tiny import tiny_encoder, tiny_lm, tiny_model
 
 TEXTS = ["the cat sat on the mat", "rain", "prices rose again this week in the city"]
@@ -54,7 +54,7 @@ def test_the_running_sum_is_that_of_all_layers_at_once(mixer: str) -> None:
 
 
 def model_batch(model: FusedLM):  # type: ignore[no-untyped-def]
-    from glotfuse.inputs import collate
+    from glotfuse.inputs.batch import collate
 
     return collate(model.prepare(TEXTS), model.encoder.pad_token_id)
 
@@ -70,6 +70,7 @@ def test_padding_stays_zero() -> None:
 
 def test_its_figures_are_saved_and_loaded(tmp_path: Path) -> None:
     model = build_model(
+        FusedLM,
         tiny_encoder(),
         tiny_lm(),
         fusion=FusionConfig(mixer="mean", centre=True),

@@ -12,6 +12,8 @@ import torch
 import yaml
 from torch.nn import functional as F
 
+from paths import ROOT
+
 pytest.importorskip("lm_eval")
 
 import lm_eval.tasks
@@ -25,14 +27,14 @@ from glotfuse import FusedLM, get_task
 from glotfuse.errors import ConfigError, PromptError
 from glotfuse.integrations import lm_eval as bridge
 from glotfuse.integrations.lm_eval_model import GlotfuseLM
-from glotfuse.measuring import measure_run
-from glotfuse.recipes import recipe_from_dict
-from glotfuse.runs import train_run
+from glotfuse.recipes.loading import recipe_from_dict
+from glotfuse.runs.measuring import measure_run
+from glotfuse.runs.train import train_run
 from small_runs import small_recipe, write_task
-from test_model_families import textbook_logits
+from textbook_lm import textbook_logits
 from tiny import TEXTS, tiny_model
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "lm_eval"
+EXAMPLES = ROOT / "examples" / "lm_eval"
 XNLI = Path(lm_eval.tasks.__file__).parent / "xnli"
 
 

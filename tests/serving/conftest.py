@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from glotfuse.model import FusedLM
+    from glotfuse.api import FusedLM
     from serving_help import RunningServer
 
 

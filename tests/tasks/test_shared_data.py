@@ -10,8 +10,9 @@ import pytest
 
 from glotfuse.errors import DataError
 from glotfuse.tasks import get_task, sample
+from paths import ROOT
 
-FOLDER = Path(os.environ.get("GLOTFUSE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+FOLDER = Path(os.environ.get("GLOTFUSE_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 pytestmark = [
     pytest.mark.slow,

@@ -220,7 +220,7 @@ def _match_language(wanted: str, known: set[str]) -> str | None:
     """`sin_Sinh`, `sin`, `si` and `si_LK` find one another where the tokenizer has just one of them."""
     if wanted in known:
         return wanted
-    from glotfuse.backbones.languages import TWO_LETTER_CODES
+    from glotfuse.languages.names import TWO_LETTER_CODES
 
     base = wanted.split("_")[0]
     bases = {base, TWO_LETTER_CODES.get(base, base)}
@@ -247,3 +247,11 @@ def _counts_from_padding(model: nn.Module) -> bool:
         isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
         for name, module in model.named_modules()
     )
+
+
+def special_ids(encoder: Encoder, language: str | None = None) -> set[int]:
+    """Ids of tokens that stand for no text: begin, end, language and the like, but not the unknown token."""
+    encoder.use_language(language)
+    tokenizer = encoder.tokenizer
+    added = tokenizer("", add_special_tokens=True)["input_ids"]
+    return {*tokenizer.all_special_ids, *added} - {tokenizer.unk_token_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from glotfuse.backbones.gguf_format import complete_tokenizer, read_once
+from glotfuse.backbones.bundled.gguf_format import complete_tokenizer, read_once
 from glotfuse.errors import BackboneError, ConfigError
 
 SUFFIX = ".gguf"

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from glotfuse.errors import CheckpointError
+from glotfuse.files import to_json, write_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,10 +104,5 @@ def _read_memory(memory: Path | None) -> dict[str, str]:
 def _write_memory(memory: Path | None, known: dict[str, str]) -> None:
     if memory is None:
         return
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(known, indent=1), "utf8")
-        partial.replace(memory)
-    except OSError:
-        return  # likewise: hashing again next time costs only time
+    with suppress(CheckpointError):  # likewise: hashing again next time costs only time
+        write_file(memory, to_json(known))

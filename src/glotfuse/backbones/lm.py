@@ -11,20 +11,18 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glotfuse.backbones.adapter import Adapter
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.placement import input_device, input_dtype, is_fixed, say_fixed
 from glotfuse.backbones.prefix_cache import PrefixCache
 from glotfuse.backbones.recompute import recomputing
 from glotfuse.errors import BackboneError
-
-if TYPE_CHECKING:
-    from glotfuse.backbones.adapter import Adapter
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class LM(nn.Module):
         takes_positions: Whether its forward takes `position_ids` (most ALiBi and recurrent LMs do not).
         selects_logits: Whether it computes logits at given positions only.
         is_sharded: Whether its layers are split over processes, which then have to run it equally often.
-        adapter: Trained tensors beside its weights, or None; see `glotfuse.backbones.adapter`.
+        adapter: Trained tensors beside its weights, or None; see `glotfuse.backbones.lora`.
         merged: Whether an adapter was added to its weights, which are then not those of its identity.
 
     Raises:
@@ -118,7 +116,7 @@ class LM(nn.Module):
     @property
     def plain(self) -> LM:
         """The same LM without adapter."""
-        return self if self.adapter is None else self.adapter.base
+        return self if self.adapter is None else cast(LM, self.adapter.base)
 
     @property
     def learning(self) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from glotfuse.backbones import bundled
+from glotfuse.backbones.bundled import store as bundled
+from glotfuse.backbones.bundled.catalogue import BUNDLED
 from glotfuse.backbones.encoder import Encoder
 from glotfuse.backbones.gguf_source import is_gguf, load_gguf, locate_gguf
 from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module
@@ -21,6 +22,7 @@ from glotfuse.backbones.lm import LM
 from glotfuse.backbones.placement import input_device, is_fixed
 from glotfuse.backbones.quantization import quantization_config
 from glotfuse.errors import BackboneError, ConfigError
+from glotfuse.files import cache_dir
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -169,7 +171,7 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
     identity = BackboneIdentity(
         name=name,
         revision=snapshot.name if snapshot is not None else None,
-        sha256=hash_folder(snapshot or Path(source), bundled.cache_dir() / "weight-hashes.json") or hash_module(model),
+        sha256=hash_folder(snapshot or Path(source), cache_dir() / "weight-hashes.json") or hash_module(model),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
         quantization=options.quantization,
@@ -195,7 +197,7 @@ def _load_gguf(name: str, options: BackboneOptions, auto_class: Any, kind: str) 
     identity = BackboneIdentity(
         name=name,
         revision=commit,
-        sha256=hash_file(path, bundled.cache_dir() / "weight-hashes.json"),
+        sha256=hash_file(path, cache_dir() / "weight-hashes.json"),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
         gguf_file=options.gguf_file,
@@ -213,7 +215,7 @@ def _model_options(options: BackboneOptions, device: torch.device) -> dict[str, 
         spread = options.device_map
         found["device_map"] = spread if isinstance(spread, str) else dict(spread)
         if not isinstance(spread, str) and "disk" in spread.values():
-            found["offload_folder"] = str(bundled.cache_dir() / "offload")
+            found["offload_folder"] = str(cache_dir() / "offload")
     quantization = quantization_config(options.quantization, dtype, device)
     if quantization is not None:
         found["quantization_config"] = quantization
@@ -235,7 +237,7 @@ def _cannot_load(kind: str, name: str, source: str, error: Exception) -> Backbon
     where = "hub id (nothing by that name is on this disk)"
     if Path(source).exists():
         where = "folder" if Path(source).is_dir() else "file"
-    known = ", ".join(bundled.PREFIX + each for each in bundled.BUNDLED)
+    known = ", ".join(bundled.PREFIX + each for each in BUNDLED)
     return BackboneError(
         f"Expected {kind} that transformers can load as a hub id, a local folder or one of {known}; found "
         f"{name!r}, a {where}. transformers says: {_first_line(error)}"

@@ -3,7 +3,6 @@
 Nothing here imports torch or transformers.
 """
 
-from glotfuse.evaluation.languages import Language, find_language, is_english, is_low_resource, name_of
 from glotfuse.evaluation.metrics import (
     INVALID,
     Average,
@@ -16,6 +15,7 @@ from glotfuse.evaluation.metrics import (
     macro_f1_interval,
 )
 from glotfuse.evaluation.report import EvaluationReport, ResultTable, comparison_table
+from glotfuse.languages.names import Language, find_language, is_english, is_low_resource, name_of
 
 __all__ = [
     "INVALID",

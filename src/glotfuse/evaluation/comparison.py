@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from glotfuse.errors import DataError
-from glotfuse.evaluation.answers import Answers, check_same_rows, read_answers, row_ids
-from glotfuse.evaluation.language_facts import LanguageGroup, family_of, groups_for, script_of, seen_by
-from glotfuse.evaluation.languages import is_english, is_low_resource, name_of
+from glotfuse.evaluation.predictions import Answers, check_same_rows, read_answers, row_ids
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.evaluation.statement import statement
 from glotfuse.evaluation.statistics import (
@@ -30,6 +28,9 @@ from glotfuse.evaluation.statistics import (
     compare_language,
     macro_f1_over_seeds,
 )
+from glotfuse.languages.facts import LanguageGroup, family_of, groups_for, script_of, seen_by
+from glotfuse.languages.names import is_english, is_low_resource, name_of
+from glotfuse.run_folder import report_file
 
 FORMAT = 1
 
@@ -99,7 +100,7 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
     names = [contestant.name for contestant in contestants]
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(f"Expected two or more recipes with different names; found {', '.join(names) or 'none'}.")
-    reports = {c.name: [EvaluationReport.load(run / f"report-{split}.json") for run in c.runs] for c in contestants}
+    reports = {c.name: [EvaluationReport.load(report_file(run, split)) for run in c.runs] for c in contestants}
     first = reports[names[0]][0]
     _check_same_task(reports)
     measured = dict.fromkeys(r.language for found in reports.values() for report in found for r in report.results)

@@ -21,8 +21,8 @@ from itertools import chain
 
 import regex
 
-from glotfuse.evaluation.language_facts import UNKNOWN_SCRIPT, script_name, script_of
-from glotfuse.evaluation.languages import find_language, is_english, name_of
+from glotfuse.languages.facts import UNKNOWN_SCRIPT, script_name, script_of
+from glotfuse.languages.names import find_language, is_english, name_of
 from glotfuse.tasks import Example, Task, split_name
 
 MIN_CONTAINED = 50

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glotfuse.errors import DataError
-from glotfuse.evaluation.languages import GROUPS
+from glotfuse.languages.names import GROUPS
 
 INVALID = -1
 """The prediction that stands for an answer without a label in it."""

@@ -7,7 +7,6 @@ unweighted over languages.
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glotfuse.errors import DataError
-from glotfuse.evaluation.languages import GROUPS, is_low_resource, name_of, resource_class_of
 from glotfuse.evaluation.metrics import Average, LanguageResult, average_over, language_result
+from glotfuse.files import write_files
+from glotfuse.languages.names import GROUPS, is_low_resource, name_of, resource_class_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,27 +157,23 @@ class EvaluationReport:
             raise DataError(f"Expected a whole evaluation report, found {problems}. {_AGAIN}") from error
 
     def save(self, folder: str | Path, stem: str) -> tuple[Path, Path]:
-        """Writes `<stem>.json` and `<stem>.md`, each whole or not at all.
+        """Writes `<stem>.json` and `<stem>.md`, whole or not at all.
 
         Returns:
             The paths of the JSON and the Markdown file.
 
         Raises:
             DataError: `mixer` or `metadata` holds something that JSON cannot.
+            CheckpointError: The files cannot be written.
         """
         try:
             text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise DataError(f"Expected mixer and metadata to be JSON values, found: {error}.") from error
         paths = Path(folder, f"{stem}.json"), Path(folder, f"{stem}.md")
-        for path, content in zip(paths, (text + "\n", self.to_markdown()), strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                temporary.write_text(content, encoding="utf-8")
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_files(
+            Path(folder), {paths[0].name: f"{text}\n".encode(), paths[1].name: self.to_markdown().encode("utf8")}
+        )
         return paths
 
     @classmethod

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glotfuse.html_report.comparison_data import Comparison, Difference, Estimate, Pair, RecipeRuns, load_comparison
+from glotfuse.evaluation.comparison_data import Comparison, Difference, Estimate, Pair, RecipeRuns, load_comparison
 from glotfuse.html_report.formats import NOT_RECORDED, duration, finite, plain, titled
-from glotfuse.html_report.reading import COMPARISON
+from glotfuse.run_folder import COMPARISON
 
 _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 _PROVENANCE = ("command", "started", "finished", "hardware", "versions")

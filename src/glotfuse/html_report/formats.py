@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from glotfuse.evaluation.languages import find_language
+from glotfuse.languages.names import find_language
 
 NONE = "–"
 """Stands where there is no value."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import hashlib
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from glotfuse.errors import DataError
-from glotfuse.evaluation.language_facts import script_name
-from glotfuse.evaluation.languages import is_low_resource, name_of
+from glotfuse.files import write_file
 from glotfuse.html_report import formats
 from glotfuse.html_report.comparison_page import comparison_values
 from glotfuse.html_report.reading import is_comparison
 from glotfuse.html_report.run_page import run_values
+from glotfuse.languages.facts import script_name
+from glotfuse.languages.names import is_low_resource, name_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -67,19 +66,7 @@ def write_report(path: Path | str, out: Path | str, *, split: str | None = None,
         found = "a folder" if file.is_dir() else f"{file.name!r}"
         raise DataError(f"Expected a file name that ends in .html for the page; found {found}. Name one with --out.")
     content = build_report(path, split=split, max_examples=max_examples).encode("utf8", "replace")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    except OSError as error:
-        raise DataError(
-            f"Expected to write {file} ({len(content) / 1e6:.1f} MB); found: {error.strerror or error}. "
-            "Nothing was changed. Free some space or choose another place with --out."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    write_file(file, content, error=DataError, advice="Free some space or choose another place with --out.")
     return file
 
 

@@ -1,18 +1,11 @@
-"""What a folder is, and its JSON files."""
+"""What a folder is: a run or a comparison, and which split of a run is shown."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from glotfuse.errors import DataError
-
-COMPARISON = "comparison.json"
-CONFIG, RECORD, RECIPE = "config.json", "training.json", "recipe.json"
-EMBEDDING = "embedding.json"  # in place of CONFIG where an embedding was classified
-LOG = "log.jsonl"
-REPORT_FILES = "report-*.json"
+from glotfuse.run_folder import COMPARISON, RECIPE, RECORD, reported_splits
 
 
 def is_comparison(folder: Path) -> bool:
@@ -23,7 +16,7 @@ def is_comparison(folder: Path) -> bool:
     """
     if (folder / COMPARISON).is_file():
         return True
-    if any(folder.glob(REPORT_FILES)) or (folder / RECORD).is_file():
+    if reported_splits(folder) or (folder / RECORD).is_file():
         return False
     expected = (
         f"Expected a run folder (with {RECORD} or report-test.json) or a comparison folder (with {COMPARISON}); found"
@@ -50,34 +43,13 @@ def is_comparison(folder: Path) -> bool:
     )
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; an empty one where there is no file.
-
-    Raises:
-        DataError: The file is damaged or holds something else.
-    """
-    try:
-        values = json.loads(path.read_text("utf8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"Expected JSON in {path}; it cannot be read: {error}. Restore the file, or make it again."
-        ) from None
-    if not isinstance(values, dict):
-        raise DataError(
-            f"Expected a JSON object in {path}; found {type(values).__name__}. Restore the file, or make it again."
-        )
-    return values
-
-
 def choose_split(folder: Path, split: str | None) -> str | None:
     """The split whose report is shown: the named one, else test, else the only one; None for a run without reports.
 
     Raises:
         DataError: The named split has no report.
     """
-    found = sorted(path.stem.removeprefix("report-") for path in folder.glob(REPORT_FILES))
+    found = reported_splits(folder)
     if split is not None and split not in found:
         raise DataError(
             f"Expected report-{split}.json in {folder}; found reports of {', '.join(found) or 'no split'}. "

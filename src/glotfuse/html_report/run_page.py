@@ -1,4 +1,4 @@
-"""What the page of a run shows, read from its folder; see `glotfuse.runs` for what a run leaves there."""
+"""What the page of a run shows, read from its folder; see `glotfuse.run_folder` for what a run leaves there."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glotfuse.evaluation.language_facts import groups_for
-from glotfuse.evaluation.languages import GROUPS, is_low_resource, name_of
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.html_report.charts import LineChart, line_chart
 from glotfuse.html_report.formats import NOT_RECORDED, duration, language_tag, percent, plain, titled
 from glotfuse.html_report.mistakes import LanguageMistakes, read_mistakes
-from glotfuse.html_report.reading import CONFIG, EMBEDDING, LOG, RECIPE, RECORD, choose_split, read_object
-from glotfuse.json_lines import read_json_lines
+from glotfuse.html_report.reading import choose_split
+from glotfuse.languages.facts import groups_for
+from glotfuse.languages.names import GROUPS, is_low_resource, name_of
+from glotfuse.run_folder import (
+    CONFIG,
+    EMBEDDING_CONFIG,
+    RECIPE,
+    predictions_file,
+    read_log,
+    read_object,
+    read_record,
+    report_file,
+)
 
 Fact = tuple[str, str]
 
@@ -47,10 +56,11 @@ def run_values(folder: Path, split: str | None, max_examples: int) -> dict[str, 
     Raises:
         DataError: A file is damaged, or the split was not measured.
     """
-    record, config = read_object(folder / RECORD), read_object(folder / CONFIG) or read_object(folder / EMBEDDING)
+    record = read_record(folder)
+    config = read_object(folder / CONFIG) or read_object(folder / EMBEDDING_CONFIG)
     recipe = read_object(folder / RECIPE) or record.get("recipe") or {}
     chosen = choose_split(folder, split)
-    report = EvaluationReport.load(folder / f"report-{chosen}.json") if chosen else None
+    report = EvaluationReport.load(report_file(folder, chosen)) if chosen else None
     metadata = dict(report.metadata) if report else {}
     mistakes = _mistakes(folder, report, max_examples)
     return {
@@ -65,7 +75,7 @@ def run_values(folder: Path, split: str | None, max_examples: int) -> dict[str, 
         "counts": _counts(record, metadata, report),
         "leaks": _leaks(record, metadata),
         "leaks_checked": bool(metadata.get("leaks_checked", "leaks" in metadata)),
-        "charts": _charts(record.get("log") or read_json_lines(folder / LOG), record.get("best_step")),
+        "charts": _charts(record.get("log") or read_log(folder), record.get("best_step")),
         "training": [(titled(k), _short(v)) for k, v in record.items() if k not in {*_SHOWN_ELSEWHERE, *_PROVENANCE}],
         "provenance": _provenance(record, metadata, recipe, config),
         "embedded": _embedded(report, mistakes),
@@ -225,8 +235,8 @@ def _provenance(
 def _mistakes(folder: Path, report: EvaluationReport | None, most: int) -> list[LanguageMistakes]:
     if report is None:
         return []
-    predictions = folder / "predictions" / report.split
-    return [read_mistakes(predictions / f"{r.language}.jsonl", r.language, most) for r in report.results]
+    codes = [result.language for result in report.results]
+    return [read_mistakes(predictions_file(folder, report.split, code), code, most) for code in codes]
 
 
 def _embedded(report: EvaluationReport | None, mistakes: Sequence[LanguageMistakes]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from glotfuse.inspection.results import Inspection
     from glotfuse.inspection.rows import ChosenRows, choose_rows
     from glotfuse.inspection.similarity import debiased_cka, linear_cka, retrieval_accuracy
-    from glotfuse.inspection.weights import layer_weight_metrics, text_weights, weights_over_training
+    from glotfuse.inspection.weights import text_weights, weights_over_training
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -22,7 +22,6 @@ else:
             "choose_rows": "glotfuse.inspection.rows",
             "debiased_cka": "glotfuse.inspection.similarity",
             "inspect_model": "glotfuse.inspection.inspector",
-            "layer_weight_metrics": "glotfuse.inspection.weights",
             "linear_cka": "glotfuse.inspection.similarity",
             "retrieval_accuracy": "glotfuse.inspection.similarity",
             "text_weights": "glotfuse.inspection.weights",
@@ -36,7 +35,6 @@ __all__ = [
     "choose_rows",
     "debiased_cka",
     "inspect_model",
-    "layer_weight_metrics",
     "linear_cka",
     "retrieval_accuracy",
     "text_weights",

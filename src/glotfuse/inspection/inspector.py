@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from glotfuse.errors import ConfigError
-from glotfuse.inputs import PreparedExample
-from glotfuse.inspection.readings import Readings, WeightMoments, read_rows
+from glotfuse.inputs.batch import PreparedExample
+from glotfuse.inputs.reader import Text
+from glotfuse.inspection.readings import Readings, read_rows
 from glotfuse.inspection.results import (
     Alignment,
     Inspection,
@@ -31,7 +32,8 @@ from glotfuse.inspection.weights import (
     text_weights,
     weights_over_training,
 )
-from glotfuse.model import FusedLM, Text
+from glotfuse.model.fused_model import FusedModel
+from glotfuse.model.layer_weights import WeightMoments
 from glotfuse.progress import Bar
 
 STAGES = ("last encoder layer", "mixed states", "span")
@@ -39,7 +41,7 @@ _SHOWN_LANGUAGES = 8
 
 
 def inspect_model(
-    model: FusedLM,
+    model: FusedModel,
     *,
     run: str,
     chosen: ChosenRows | None = None,
@@ -76,7 +78,7 @@ def inspect_model(
     history = weights_over_training(log)
     if history is None:
         notes.append("The run's record holds no layer weights of earlier steps.")
-    mixer = model.settings.get("fusion", {}).get("mixer", type(model.fusion.mixer).__name__)
+    mixer = model.settings.get("fusion", {}).get("mixer", type(model.mixing.mixer).__name__)
     return Inspection(
         run=run,
         encoder=model.encoder.identity.name,
@@ -93,7 +95,7 @@ def inspect_model(
     )
 
 
-def _example_rows(model: FusedLM, chosen: ChosenRows | None) -> list[TextWeights]:
+def _example_rows(model: FusedModel, chosen: ChosenRows | None) -> list[TextWeights]:
     """The first row of the pivot and of the languages that are parallel to it, else of any."""
     if chosen is None:
         return []
@@ -119,7 +121,7 @@ def _averaged(languages: Sequence[LanguageWeights]) -> LayerWeights | None:
 class _Rows:
     """The pass over all languages; keeps no more of each than is drawn."""
 
-    def __init__(self, model: FusedLM, chosen: ChosenRows, batch_size: int):
+    def __init__(self, model: FusedModel, chosen: ChosenRows, batch_size: int):
         self.model, self.chosen, self.batch_size = model, chosen, batch_size
         self.aligned: list[LanguageAlignment] = []
         self.points: list[list[Tensor]] = [[] for _ in STAGES]

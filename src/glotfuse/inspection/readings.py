@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glotfuse.batching import inference_batches
+from glotfuse.backbones.encoder import special_ids
 from glotfuse.fusion import Span
-from glotfuse.inputs import PreparedExample, collate
-from glotfuse.inspection.tokens import special_ids
-from glotfuse.model import FusedLM
+from glotfuse.inputs.batch import PreparedExample, collate
+from glotfuse.inputs.order import inference_batches
+from glotfuse.model.fused_model import FusedModel
+from glotfuse.model.layer_weights import WeightMoments
 
 
 @dataclass(frozen=True)
@@ -32,39 +33,8 @@ class Readings:
     """Of the layer weights."""
 
 
-@dataclass
-class WeightMoments:
-    """Mean and standard deviation of layer weights (L,) over tokens, gathered batch by batch."""
-
-    total: Tensor
-    squares: Tensor
-    num_tokens: int = 0
-
-    @classmethod
-    def zeros(cls, num_layers: int) -> WeightMoments:
-        """Nothing gathered yet."""
-        return cls(torch.zeros(num_layers, dtype=torch.float64), torch.zeros(num_layers, dtype=torch.float64))
-
-    def add(self, layer_weights: Tensor, counted: Tensor) -> None:
-        """Adds a batch's weights, (L,) or (B,T,L), over the tokens that are true in (B,T)."""
-        weights = layer_weights.double().cpu().expand(*counted.shape, -1)[counted.cpu()]
-        self.total += weights.sum(0)
-        self.squares += weights.pow(2).sum(0)
-        self.num_tokens += len(weights)
-
-    @property
-    def mean(self) -> Tensor:
-        """(L,)."""
-        return self.total / max(1, self.num_tokens)
-
-    @property
-    def std(self) -> Tensor:
-        """(L,)."""
-        return (self.squares / max(1, self.num_tokens) - self.mean.pow(2)).clamp_min(0.0).sqrt()
-
-
 def read_rows(
-    model: FusedLM,
+    model: FusedModel,
     examples: Sequence[PreparedExample],
     language: str | None = None,
     batch_size: int = 32,
@@ -91,8 +61,8 @@ def read_rows(
             batch = collate([examples[i] for i in chosen], encoder.pad_token_id)
             states = [x.to(model.device) for x in encoder(batch.encoder_ids, batch.encoder_mask)]
             mask = batch.encoder_mask.to(model.device)
-            output = model.fusion.mix(states, mask)
-            projected = model.fusion.project(output, mask)
+            output = model.mixing.mix(states, mask)
+            projected = model.mixing.project(output, mask)
             layers[chosen] = torch.stack([_mean(x, mask) for x in states], dim=1)
             mixed[chosen] = _mean(output.mixed, mask)
             span[chosen] = _mean(projected.embeddings, _without_boundary(projected))

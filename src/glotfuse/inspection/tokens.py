@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from glotfuse.backbones import Encoder
+from glotfuse.backbones.encoder import special_ids
 
 SPACE = "▁"
 _SPACES = (SPACE, "Ġ", "")
@@ -36,14 +37,6 @@ def written_tokens(encoder: Encoder, text: str, ids: Sequence[int], language: st
         shown = name if token in specials else (piece.strip() or SPACE)
         written.append(f"{shown} {name}" if token == tokenizer.unk_token_id and shown != name else shown)
     return written
-
-
-def special_ids(encoder: Encoder, language: str | None = None) -> set[int]:
-    """Ids of tokens that stand for no text: begin, end, language and the like, but not the unknown token."""
-    encoder.use_language(language)
-    tokenizer = encoder.tokenizer
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    return {*tokenizer.all_special_ids, *added} - {tokenizer.unk_token_id}
 
 
 def _spans(tokenizer: Any, text: str, ids: Sequence[int], specials: set[int]) -> list[str] | None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from glotfuse.inputs import PreparedExample, collate
-from glotfuse.inspection.readings import WeightMoments
+from glotfuse.backbones.encoder import special_ids
+from glotfuse.inputs.batch import PreparedExample, collate
+from glotfuse.inputs.reader import Text
 from glotfuse.inspection.results import LanguageWeights, LayerWeights, TextWeights, WeightHistory
-from glotfuse.inspection.tokens import special_ids, written_tokens
-from glotfuse.model import FusedLM, Text
-
-METRIC = "layer_weight_"
-"""Beginning of a layer's name in the log of training; its number, counted from 1, follows."""
+from glotfuse.inspection.tokens import written_tokens
+from glotfuse.model.fused_model import FusedModel
+from glotfuse.model.layer_weights import METRIC, WeightMoments, shared_weights
 
 
-def shared_layer_weights(model: FusedLM) -> LayerWeights | None:
+def shared_layer_weights(model: FusedModel) -> LayerWeights | None:
     """The weights of a mixer that gives every token the same; None where they differ between tokens."""
-    with model.answering():
-        weights = model.fusion.mixer.shared_weights()
+    weights = shared_weights(model)
     if weights is None:
         return None
     return LayerWeights(True, tuple(weights.tolist()), (0.0,) * len(weights), 0)
@@ -32,12 +29,12 @@ def mean_layer_weights(moments: WeightMoments) -> LayerWeights:
 
 
 def language_weights(language: str, num_texts: int, moments: WeightMoments) -> LanguageWeights:
-    """The same for one language."""
+    """Mean and standard deviation of the layer weights over the tokens of one language's texts."""
     mean, std = tuple(moments.mean.tolist()), tuple(moments.std.tolist())
     return LanguageWeights(language, num_texts, moments.num_tokens, mean, std)
 
 
-def text_weights(model: FusedLM, texts: Sequence[Text], language: str | None = None) -> list[TextWeights]:
+def text_weights(model: FusedModel, texts: Sequence[Text], language: str | None = None) -> list[TextWeights]:
     """Layer weights of each token of each text.
 
     Args:
@@ -50,57 +47,18 @@ def text_weights(model: FusedLM, texts: Sequence[Text], language: str | None = N
     """
     found = []
     for text, example in zip(texts, model.prepare(texts, language), strict=True):
-        ids = example.encoder_ids
-        batch = collate([example], model.encoder.pad_token_id)
-        with model.answering():
-            states = model.hidden_states(batch.encoder_ids, batch.encoder_mask)
-            weights = model.fusion.mix(states, batch.encoder_mask.to(model.device)).layer_weights
-        rows = weights.cpu().expand(1, len(ids), -1)[0].tolist()
         rendered = model.reader.template.format_map(model.reader.fields(text))
         found.append(
             TextWeights(
                 text=rendered,
                 language=language,
-                tokens=tuple(written_tokens(model.encoder, rendered, ids, language)),
-                token_ids=tuple(ids),
-                weights=tuple(map(tuple, rows)),
+                tokens=tuple(written_tokens(model.encoder, rendered, example.encoder_ids, language)),
+                token_ids=tuple(example.encoder_ids),
+                weights=example_weights(model, example).weights,
                 truncated=example.truncated,
             )
         )
     return found
-
-
-def layer_weight_metrics(
-    model: FusedLM, examples: Sequence[PreparedExample], language: str | None = None, batch_size: int = 16
-) -> dict[str, float]:
-    """Mean layer weights over the tokens of prepared examples, for the log of training.
-
-    Special tokens are left out. A mixer whose weights no token changes is not run.
-
-    Args:
-        model: The model.
-        examples: The same few at every evaluation, at least one.
-        language: Code of their language.
-        batch_size: Examples per pass.
-
-    Returns:
-        `layer_weight_1` to `layer_weight_L`, the first encoder layer first; nothing for an LM that reads the plain
-        text itself.
-    """
-    if not model.fusion.reads_encoder:
-        return {}
-    shared = shared_layer_weights(model)
-    if shared is not None:
-        return _named(shared.weights)
-    moments = WeightMoments.zeros(model.encoder.num_layers)
-    specials = torch.tensor(sorted(special_ids(model.encoder, language)))
-    with model.answering():
-        for start in range(0, len(examples), batch_size):
-            batch = collate(examples[start : start + batch_size], model.encoder.pad_token_id)
-            states = model.hidden_states(batch.encoder_ids, batch.encoder_mask)
-            weights = model.fusion.mix(states, batch.encoder_mask.to(model.device)).layer_weights
-            moments.add(weights, batch.encoder_mask & ~torch.isin(batch.encoder_ids, specials))
-    return _named(moments.mean.tolist())
 
 
 def weights_over_training(log: Iterable[Mapping[str, Any]]) -> WeightHistory | None:
@@ -119,5 +77,66 @@ def weights_over_training(log: Iterable[Mapping[str, Any]]) -> WeightHistory | N
     return WeightHistory(tuple(steps), tuple(found[step] for step in steps)) if steps else None
 
 
-def _named(weights: Sequence[float]) -> dict[str, float]:
-    return {f"{METRIC}{i + 1}": weight for i, weight in enumerate(weights)}
+@dataclass(frozen=True)
+class TokenWeights:
+    """What the LM reads of each layer."""
+
+    text: str
+    """The text alone, without the template around it."""
+    tokens: tuple[str, ...]
+    """(T,), as they are written in the text; special tokens by their names."""
+    special: tuple[bool, ...]
+    """(T,), true for tokens that stand for no text."""
+    weights: tuple[tuple[float, ...], ...]
+    """(T,L), fractions that sum to one over L."""
+    shared: bool
+    """Whether every token has the same weights, whatever the text."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """(L,), over the tokens that are no special ones, or over all where there are no others."""
+        rows = [row for row, special in zip(self.weights, self.special, strict=True) if not special] or self.weights
+        return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+
+
+@dataclass(frozen=True)
+class ExampleWeights:
+    """The weights of a prepared text."""
+
+    weights: tuple[tuple[float, ...], ...]
+    """(T,L)."""
+    shared: bool
+    """Whether the mixer gives every token the same."""
+
+
+def example_weights(model: FusedModel, example: PreparedExample) -> ExampleWeights:
+    """Runs encoder and mixer, and no tokenizer, over one text."""
+    batch = collate([example], model.encoder.pad_token_id)
+    with model.answering():
+        shared = model.mixing.mixer.shared_weights() is not None
+        layer_weights = model.span(batch).layer_weights
+    rows = layer_weights.cpu().expand(1, len(example.encoder_ids), -1)[0].tolist()
+    return ExampleWeights(tuple(map(tuple, rows)), shared)
+
+
+def token_weights(
+    model: FusedModel, text: Text, language: str | None, example: PreparedExample, found: ExampleWeights
+) -> TokenWeights:
+    """Writes the tokens beside their weights; uses the encoder's tokenizer, and no weights.
+
+    Args:
+        model: The model.
+        text: What `example` was prepared from.
+        language: Code of the text's language.
+        example: The text in token ids.
+        found: Its weights.
+    """
+    ids, fields = example.encoder_ids, model.reader.fields(text)
+    specials = special_ids(model.encoder, language)
+    return TokenWeights(
+        text=" ".join(fields[column] for column in model.reader.columns),
+        tokens=tuple(written_tokens(model.encoder, model.reader.template.format_map(fields), ids, language)),
+        special=tuple(token in specials for token in ids),
+        weights=found.weights,
+        shared=found.shared,
+    )

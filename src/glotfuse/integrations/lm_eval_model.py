@@ -24,14 +24,15 @@ except ImportError as error:
 import torch
 from accelerate.utils import find_executable_batch_size
 
-from glotfuse import checkpoint, generation
-from glotfuse.answer_scoring import AnswerScore, score_answers
-from glotfuse.batching import inference_batches
+from glotfuse.api import FusedLM
 from glotfuse.errors import ConfigError, PromptError, did_you_mean
-from glotfuse.inputs import InputReader, PreparedExample
+from glotfuse.inputs.batch import PreparedExample
+from glotfuse.inputs.order import inference_batches
+from glotfuse.inputs.reader import InputReader
 from glotfuse.integrations.lm_eval import MODEL_NAME
 from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenise
-from glotfuse.model import FusedLM
+from glotfuse.model import generation
+from glotfuse.model.answer_scoring import AnswerScore, score_answers
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
         if isinstance(pretrained, FusedLM):
             self.model = pretrained
         else:
-            self.model = checkpoint.load(
+            self.model = FusedLM.from_pretrained(
                 pretrained,
                 revision=revision,
                 encoder=encoder,

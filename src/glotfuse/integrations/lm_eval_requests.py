@@ -13,8 +13,9 @@ from itertools import groupby, takewhile
 from typing import Any
 
 from glotfuse.errors import PromptError
-from glotfuse.inputs import InputReader, PreparedExample, prepare
-from glotfuse.prompts import Prompt
+from glotfuse.inputs.batch import PreparedExample, prepare
+from glotfuse.inputs.prompts import Prompt
+from glotfuse.inputs.reader import InputReader
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import Pipeline
 
-from glotfuse.model import FusedLM
+from glotfuse.api import FusedLM
 
 
 class _FusedPipeline(Pipeline):  # type: ignore[misc]

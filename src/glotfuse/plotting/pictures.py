@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glotfuse.errors import did_you_mean
+from glotfuse.files import write_file
 from glotfuse.inspection.results import Inspection
 from glotfuse.plotting.canvas import PlottingError, require_matplotlib, save_figure
 from glotfuse.plotting.tokenisation import tokenisation_figure
@@ -104,13 +105,7 @@ def write_data(values: Any, path: Path) -> None:
         PlottingError: The file cannot be written.
     """
     text = json.dumps(values, ensure_ascii=False, indent=1, default=_plain)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", "utf8")
-    except OSError as error:
-        raise PlottingError(
-            f"Expected to write {path}; found: {error.strerror or error}. Choose another folder with --out."
-        ) from error
+    write_file(path, text + "\n", error=PlottingError, advice="Choose another folder with --out.")
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glotfuse.evaluation.languages import name_of
 from glotfuse.inspection.results import LanguageTokenisation
+from glotfuse.languages.names import name_of
 from glotfuse.plotting.canvas import new_figure
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glotfuse.evaluation.languages import name_of
 from glotfuse.inspection.results import Alignment, Projection, Similarity
+from glotfuse.languages.names import name_of
 from glotfuse.plotting.canvas import colour_of, heat_map, layer_ticks, new_figure
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glotfuse.evaluation.languages import name_of
 from glotfuse.inspection.results import LanguageWeights, LayerWeights, TextWeights, WeightHistory
+from glotfuse.languages.names import name_of
 from glotfuse.plotting.canvas import heat_map, layer_ticks, new_figure
 from glotfuse.plotting.fonts import DEFAULT, font_families
 

@@ -10,7 +10,7 @@ from glotfuse.errors import GlotfuseError
 from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece
 
 if TYPE_CHECKING:
-    from glotfuse.scoring import Classification
+    from glotfuse.model.classification import Classification
 
 
 class OverloadedError(GlotfuseError):

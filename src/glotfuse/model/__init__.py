@@ -1,0 +1,1 @@
+"""From token ids to logits, and what is read off them: label scores, answers, sentence embeddings."""

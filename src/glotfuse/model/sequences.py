@@ -1,0 +1,67 @@
+"""Rows of embeddings that the LM reads, packed without gaps.
+
+Shapes: B batch, M positions, H LM width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glotfuse.inputs.padding import IGNORED
+
+
+class Sequences(NamedTuple):
+    """What the LM reads after the prompt head."""
+
+    embeddings: Tensor
+    """(B,M,H)."""
+    mask: Tensor
+    """(B,M), true for real positions."""
+    targets: Tensor
+    """(B,M): the answer token at its own position, -100 elsewhere."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """Real positions per row, (B,)."""
+        return self.mask.sum(1)
+
+    def next_targets(self) -> Tensor:
+        """(B,M): the answer token that each position has to predict, -100 where there is none."""
+        return F.pad(self.targets[:, 1:], (0, 1), value=IGNORED)
+
+    def last(self) -> Tensor:
+        """(B,M), true at each row's last real position (of right-padded rows)."""
+        positions = torch.arange(self.mask.shape[1], device=self.mask.device)
+        return positions == self.lengths.unsqueeze(1) - 1
+
+    def append(self, embeddings: Tensor, ids: Tensor) -> Sequences:
+        """The same rows followed by answer tokens ids (B,A) with embeddings (B,A,H), right-padded."""
+        return pad_right(
+            torch.cat([self.embeddings, embeddings.to(self.embeddings.dtype)], dim=1),
+            torch.cat([self.mask, ids != IGNORED], dim=1),
+            torch.cat([self.targets, ids], dim=1),
+        )
+
+
+def pad_right(embeddings: Tensor, mask: Tensor, targets: Tensor) -> Sequences:
+    """Moves each row's real positions to the front, keeping their order, and drops common padding."""
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    return _take(embeddings, mask, targets, order)
+
+
+def pad_left(sequences: Sequences) -> Sequences:
+    """Moves each row's real positions to the end, keeping their order."""
+    order = sequences.mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return _take(*sequences, order)
+
+
+def _take(embeddings: Tensor, mask: Tensor, targets: Tensor, order: Tensor) -> Sequences:
+    return Sequences(
+        embeddings.take_along_dim(order.unsqueeze(-1), dim=1),
+        mask.take_along_dim(order, dim=1),
+        targets.take_along_dim(order, dim=1),
+    )

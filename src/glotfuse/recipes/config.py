@@ -1,0 +1,325 @@
+"""The recipe's sections as frozen dataclasses, with a docstring and unit per field.
+
+Unknown keys, wrong types and values out of range are all reported at once. Configs stay here: the classes that do
+the work take plain values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceMap = str | dict[str, int | str]
+
+
+def _ascending(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("The lower bound should come first")
+    return bounds
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EncoderConfig:
+    """The frozen encoder."""
+
+    name: str = "bundled:e5-small"
+    """Hub id, local folder, or bundled name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Dtype = "auto"
+    """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    device_map: DeviceMap | None = None
+    """Where its parts go: `auto`, `{"": "cuda:1"}`, or a device per module; null puts all on the recipe's `device`."""
+    prefix: str = ""
+    """Text put before every input, such as `query: ` for e5 models."""
+    src_lang: str | None = None
+    """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
+    max_length: Positive = 256
+    """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
+    cache_gb: Annotated[float, Field(ge=0)] | None = None
+    """Most gigabytes on disk for the hidden states of training and development texts, in half precision, for this
+    encoder and the layers that the mixer reads. A data set that needs more, or more than half of what is free, is
+    encoded anew every epoch, and so is text in code-switched views. 0 keeps none; null is 20 on a CPU and 0 elsewhere,
+    where encoding is fast."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LMConfig:
+    """The frozen causal LM."""
+
+    name: str = "bundled:smollm2-135m"
+    """Hub id, local folder, GGUF file, or bundled name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    gguf_file: str | None = None
+    """GGUF file in that folder or repository; its weights are unpacked."""
+    dtype: Dtype = "auto"
+    """`auto` is float32 on a CPU and the checkpoint's own dtype elsewhere."""
+    quantization: Literal["none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8", "torchao-int4"] = "none"
+    """Of the weights, while they are loaded; all but `none` need `pip install 'glotfuse[quantized]'`."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2`, ...; null lets transformers choose."""
+    device_map: DeviceMap | None = None
+    """Where its parts go: `auto`, `{"": "cuda:1"}`, or a device per module; null puts all on the recipe's `device`."""
+    sharded: bool = False
+    """Where several processes train, each keeps a share of the LM's layers and fetches the others as they run (FSDP2):
+    more room on each device, more traffic between them. Only with training.precision float32; lm.dtype is free."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FusionConfig:
+    """Mixer, projector and boundary: all that is trained."""
+
+    mixer: str = "transformer_softmax"
+    """`last`, `mean`, `global_softmax`, `transformer_softmax`, or a registered name."""
+    mixer_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the mixer, such as `num_heads`, `feedforward_size`, `dropout`, `temperature`."""
+    projector: str = "linear"
+    """`linear`, `mlp`, `perceiver`, or a registered name."""
+    projector_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the projector, such as `num_latents`."""
+    layer_norm: Literal["none", "rms", "layer"] = "none"
+    """Normalisation of each layer's states before mixing; T5-like encoders need it."""
+    centre: bool = False
+    """Take each layer's mean state over the training text away before mixing, and bring the rest to one scale."""
+    match_scale: bool = True
+    """Bring every projected vector to the root mean square of the LM's token embeddings."""
+    summary: bool = True
+    """Put the mean of all span vectors first, which is read more surely in distant languages than single tokens."""
+    state_dropout: Probability = 0.0
+    """Share of the mixed states' elements zeroed in training."""
+    token_dropout: Probability = 0.0
+    """Share of the span's positions left out in training; the summary and the boundary stay."""
+    state_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Gaussian noise on the mixed states in training, its deviation relative to each state's root mean square."""
+    layers: list[int] | None = None
+    """Encoder layers that are mixed, from 0, or from -1 backwards; null takes those that the mixer reads."""
+    boundary: Literal["zeros", "normal", "none"] = "zeros"
+    """Start of the learned vector that ends the span; `none` leaves it out, only without a span."""
+    warm_start: Literal["none", "align"] = "align"
+    """`align` sets the linear projector by regression from encoder states to the LM's embeddings of the same English
+    text, before training; `none` starts at random (the paper)."""
+    warm_start_texts: Positive = 2000
+    """At most so many training texts for the warm start."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PromptConfig:
+    """How the span reaches the LM."""
+
+    style: Literal["chat", "plain"] = "chat"
+    """`chat`: the LM's own template around instruction and span; `plain`: BOS, span, boundary (the paper)."""
+    instruction: str | None = None
+    """English text before the span, may contain `{labels}`; null takes the task's own in `chat`, none in `plain`."""
+    include_span: bool = True
+    """Give the LM the encoder's span. Without it the LM reads the plain text itself, after the learned boundary or
+    nothing: a baseline that the encoder has no part in."""
+    include_text: bool = False
+    """Also give the LM the plain text after the span; it then learns to rely on the span less."""
+    max_text_tokens: Positive = 256
+    """Most LM tokens of that plain text."""
+    tail: str = ""
+    """Constant text between span and answer in the `plain` style."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskConfig:
+    """What is learned and measured, and where its data is."""
+
+    name: str = "quickstart"
+    """A named task, or `files` for your own."""
+    path: str | None = None
+    """Folder or file with the data; null takes the task's own source (package or hub)."""
+    text_columns: list[str] | None = None
+    """Columns with text; null takes the task's own."""
+    label_column: str | None = None
+    """Column with the label; null takes the task's own. With `files` and no label column, text is unlabelled."""
+    label_words: dict[str, str] | None = None
+    """Raw label to the word that the LM says; null takes the task's own."""
+    template: str | None = None
+    """What the encoder reads, with `{column}` fields; null takes the task's own."""
+    instruction: str | None = None
+    """English instruction of the task; null takes the task's own."""
+    train_language: str | None = None
+    """Language of the training and development data; null takes the task's own."""
+    language_column: str | None = None
+    """Column that names each row's language, for files with several languages."""
+    on_invalid_row: Literal["error", "skip"] = "error"
+    """What a malformed row does: stop with an error, or be left out and counted."""
+    max_train_examples: Positive | None = None
+    """At most so many training examples, balanced over the labels; null takes all."""
+    max_dev_examples: Positive | None = None
+    """At most so many development examples, balanced over the labels; null takes all."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """Optimisation: AdamW, linear warm-up, cosine decay."""
+
+    epochs: Annotated[float, Field(ge=0)] = 3.0
+    """Passes over the training data; 0 trains nothing, to measure what stands before training."""
+    batch_size: Positive = 16
+    """Examples per batch, of all processes together: where `torchrun` or `accelerate launch` starts several, they share
+    each batch evenly, so that a recipe means the same on any number of them."""
+    max_tokens: Positive | None = None
+    """Most encoder and plain-text tokens per forward pass, padding included: a batch beyond it runs in parts, with the
+    same gradient and less memory. Null is 512 on a CPU, where it is faster too, and no limit elsewhere."""
+    accumulation: Positive = 1
+    """Batches per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak of the schedule."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """AdamW's decay rates."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup_ratio: Probability = 0.05
+    """Share of the steps with rising learning rate."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient clipping by global norm."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Mixed precision of the forward pass; trained weights stay in float32."""
+    gradient_checkpointing: bool = False
+    """Compute the LM's layers again in the backward pass: less memory for long inputs, about a third more time, and the
+    prompt head is read in every batch."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, data order and dropout."""
+    evaluations: Positive = 6
+    """Development evaluations, evenly spread over the run; each may become the checkpoint."""
+    select_by: Literal["accuracy", "loss"] = "loss"
+    """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    """Trackers that get the figures too; they are always in `log.jsonl` of the run's folder."""
+    cut: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (32, 128)
+    """Unlabelled text: least and most LM tokens of the first part, which the encoder reads; the cut is random."""
+    max_answer_tokens: Positive = 128
+    """Unlabelled text: most tokens of the continuation that the LM learns."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """Changed views of the training texts, of which the encoder alone reads the changed words."""
+
+    code_switching: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the texts of each epoch in which words are replaced by words of other languages. These come from the
+    encoder's own vocabulary, whose words are encoded once, which takes minutes on a CPU, and kept."""
+    switched_words: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Greatest share of such a text's words that are replaced, of those that the vocabulary has translations for; each
+    text draws its own share, evenly from 0 to this."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProbeConfig:
+    """A classifier of the encoder's sentence embeddings that has a say in the label beside the LM."""
+
+    kind: Literal["none", "kernel"] = "none"
+    """`kernel`: Gaussian kernel on the mean-pooled last layer. How much it counts is chosen on English development
+    rows; without any it counts as much as the LM. `none` leaves the label to the LM. Only for tasks with labels."""
+    views: Annotated[int, Field(ge=0)] = 2
+    """Code-switched views of each training row that it may learn from, where `augmentation.code_switching` is on;
+    English development rows choose whether it does."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """The final measurement."""
+
+    split: Literal["test", "dev"] = "test"
+    """Split to measure on."""
+    languages: list[str] | None = None
+    """Languages to measure; null takes all that the task has."""
+    batch_size: Positive = 32
+    """Examples per forward pass."""
+    max_examples: Positive | None = None
+    """At most so many examples per language, balanced over the labels; null takes all."""
+
+
+Objective = Literal["continuation", "reconstruction", "distillation"]
+"""What is learned from text without labels; see `glotfuse.training.objectives`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AdapterConfig:
+    """A LoRA adapter that fits the LM itself to the English task; off by default. Needs `glotfuse[lora]`."""
+
+    kind: Literal["none", "lora"] = "none"
+    """`none` leaves the LM as it is; `lora` trains low-rank factors beside its weights, which stay as they are."""
+    when: Literal["together", "before"] = "together"
+    """`together`: in one optimisation with the fusion. `before`: the LM learns the task from the plain English text
+    first, with the other settings of `training`, and is then fixed while the fusion is trained."""
+    rank: Positive = 8
+    """Width of the two factors."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Their product is scaled by alpha / rank."""
+    dropout: Probability = 0.0
+    """Share of the adapter's input elements zeroed in training."""
+    target_modules: list[str] | None = None
+    """Names of the adapted layers, such as `q_proj`; null takes all linear layers but the output layer."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak of the schedule for the adapter."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training data with `before`; null takes `training.epochs`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GeneralConfig:
+    """A first stage on English text without labels, whose fusion weights the task's training starts from."""
+
+    objective: Literal["none"] | Objective = "none"
+    """`continuation`: the encoder reads the first part, the LM continues it. `reconstruction`: the LM writes what the
+    encoder read. `distillation`: on the continuation's tokens the LM, reading the span of the first part, learns to
+    predict what the same LM predicts after reading the plain text. `none` leaves the stage out."""
+    from_run: str | None = None
+    """Folder of a run or checkpoint whose fusion weights (those of its general stage, where it has one) are taken in
+    place of training the stage."""
+    task: TaskConfig | None = None
+    """Where the text is, null for the run's own task; labels are not read. Without development data a tenth of the
+    rows, at most 200, is held out."""
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    """How the span reaches the LM in this stage; a null instruction takes the objective's own."""
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    """Its optimisation; `cut` and `max_answer_tokens` say how long the texts are."""
+    state_dropout: Probability | None = None
+    """Against mere copying: `fusion.state_dropout` in this stage; null takes the fusion's."""
+    token_dropout: Probability | None = None
+    """Against mere copying: `fusion.token_dropout` in this stage; null takes the fusion's."""
+    state_noise: Annotated[float, Field(ge=0)] | None = None
+    """Against mere copying: `fusion.state_noise` in this stage; null takes the fusion's."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """One run."""
+
+    method: Literal["fusion", "embedding"] = "fusion"
+    """`fusion`; or `embedding`, sentence embeddings of the encoder with logistic regression, a baseline without an LM
+    that reads `encoder`, `task` and `evaluation` alone."""
+    objective: Objective | None = None
+    """What is learned from the task's text, whose labels are then not read; null learns the labels, or the continuation
+    of text that has none."""
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    lm: LMConfig = Field(default_factory=LMConfig)
+    fusion: FusionConfig = Field(default_factory=FusionConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    general: GeneralConfig = Field(default_factory=GeneralConfig)
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    probe: ProbeConfig = Field(default_factory=ProbeConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    device: str = "auto"
+    """`auto` (cuda, then mps, then cpu) or a torch device."""
+
+    @property
+    def wants_views(self) -> bool:
+        """Whether code-switched views are read."""
+        return self.augmentation.code_switching > 0 and self.prompt.include_span

@@ -1,0 +1,52 @@
+"""The encoder's states of a run's examples, kept on the disk from one epoch to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from glotfuse import distributed
+from glotfuse.files import cache_dir
+from glotfuse.model.state_cache import STORES, StateCache, StateCacheError
+from glotfuse.inputs.batch import PreparedExample
+from glotfuse.model.fused_model import FusedModel
+from glotfuse.runs.run import Run
+from glotfuse.progress import console
+
+_CPU_CACHE_GB = 20.0
+
+
+@contextmanager
+def keeping_states(run: Run) -> Iterator[None]:
+    """Keeps the encoder's states on the disk while a run's model is trained, where they fit the budget."""
+    model, recipe = run.model, run.recipe
+    read_again = recipe.training.epochs and not recipe.wants_views  # a view is read once
+    gigabytes = recipe.encoder.cache_gb if model.fusion.reads_encoder and read_again else 0.0
+    if gigabytes is None:
+        gigabytes = _CPU_CACHE_GB if model.encoder.device.type == "cpu" else 0.0
+    with ExitStack() as stack:
+        if gigabytes:
+            try:
+                cache = stack.enter_context(_room_for_states(model, [*run.train, *run.dev.examples], int(gigabytes * 1e9)))
+                stack.enter_context(model.reading_states(cache))
+            except StateCacheError as reason:
+                console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
+        yield
+
+
+def _room_for_states(model: FusedModel, examples: Sequence[PreparedExample], max_bytes: int) -> StateCache:
+    """A store with room for the examples' states, made by one process of each machine before the others open it."""
+
+    def opened() -> StateCache:
+        return StateCache(model.encoder, model.mixing.mixer.layers, cache_dir() / STORES, max_bytes)
+
+    failure = None
+    if distributed.is_local_main():
+        try:
+            with opened() as cache:
+                cache.make_room([example.encoder_ids for example in examples])
+        except StateCacheError as error:
+            failure = str(error)
+    for reason in filter(None, distributed.gather(failure)):
+        raise StateCacheError(reason)
+    return opened()

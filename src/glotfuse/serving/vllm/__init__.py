@@ -1,0 +1,1 @@
+"""The engine over an unmodified vLLM server."""

@@ -1,0 +1,1 @@
+"""What is learned: the trainer, and what comes before and beside it."""
