@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from glotfuse.api import FusedLM
 from glotfuse.errors import PromptError
-from glotfuse.model.answer_scoring import AnswerScore, score_answers
+from glotfuse.model.scoring import AnswerScore, score_answers
 from textbook_lm import BRANCHING, textbook_logits
 from tiny import LMS, TEXTS, tiny_model
 

@@ -17,6 +17,7 @@ from glotfuse.errors import BackboneError
 from glotfuse.inputs.batch import PreparedExample, prepare, training_inputs
 from glotfuse.model import scoring
 from glotfuse.model.scoring import score_labels
+from glotfuse.model.sequences import Sequences
 from textbook_lm import BRANCHING, textbook_logits
 from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, tiny_model, with_labels
 
@@ -153,7 +154,13 @@ def test_half_precision_may_round_a_share_of_a_score(
 ) -> None:
     model = with_labels(tiny_model(), LABELS["several"])
     model.lm.model.to(dtype)
-    monkeypatch.setattr(scoring, "_score_tree", lambda model, rows, tree: share * scoring._score_words(model, rows))
+    singly, answers = scoring._score_one_by_one, [model.label_ids] * len(TEXTS)
+
+    def off_by_a_share(model: FusedLM, rows: Sequences, trees: Any, prompt: Any, greedy: bool) -> Any:
+        found = singly(model, rows, answers[: len(rows.mask)], prompt, greedy=greedy)
+        return found._replace(values=share * found.values)
+
+    monkeypatch.setattr(scoring, "_score_trees", off_by_a_share)
     score_labels(model, model.prepare(TEXTS))
     assert model.branching is branches
 

@@ -61,7 +61,7 @@ class Prompt:
         """Tokens of the plain text in span-plus-text mode, else none; names of special tokens in it are text."""
         if self.text_separator is None:
             return []
-        return _tokenise(self.tokenizer, self.text_separator + text, split_special_tokens=True)
+        return _tokenize(self.tokenizer, self.text_separator + text, split_special_tokens=True)
 
     def label_ids(self, words: Sequence[str]) -> list[list[int]]:
         """Tokens of every label word, each ended only where one is the beginning of another.
@@ -85,7 +85,7 @@ class Prompt:
         return ids
 
     def _ids(self, text: str) -> list[int]:
-        return _tokenise(self.tokenizer, text)
+        return _tokenize(self.tokenizer, text)
 
 
 def build_prompt(
@@ -119,13 +119,13 @@ def build_prompt(
     if style == "plain":
         bos = tokenizer.bos_token_id
         text = f"{instruction}\n" if instruction else ""
-        head = ([] if bos is None else [bos]) + _tokenise(tokenizer, text)
+        head = ([] if bos is None else [bos]) + _tokenize(tokenizer, text)
         end = _end_of_text(tokenizer)
         return Prompt(tokenizer, tuple(head), tail, tuple(end), "\n" if include_text else None)
     if tail:
         raise PromptError(f"Expected no tail in the chat style, where the template follows the span; found {tail!r}.")
     before, after, end = _render_chat(tokenizer, instruction)
-    head = _with_one_bos(tokenizer, _tokenise(tokenizer, before))
+    head = _with_one_bos(tokenizer, _tokenize(tokenizer, before))
     return Prompt(tokenizer, tuple(head), after, tuple(end), "\n" if include_text else None)
 
 
@@ -167,7 +167,7 @@ def _render_chat(tokenizer: Any, instruction: str | None) -> tuple[str, str, lis
             "Expected the LM's chat template to show the answer after the user's text; found it before. "
             "Use the style 'plain'."
         )
-    end = _tokenise(tokenizer, following.strip())
+    end = _tokenize(tokenizer, following.strip())
     special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     ends = [end[0]] if end and end[0] in special else _end_of_text(tokenizer)
     return before, after, ends
@@ -193,7 +193,7 @@ def _end_of_text(tokenizer: Any) -> list[int]:
     return [end]
 
 
-def _tokenise(tokenizer: Any, text: str, **options: bool) -> list[int]:
+def _tokenize(tokenizer: Any, text: str, **options: bool) -> list[int]:
     if not text:
         return []
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"]

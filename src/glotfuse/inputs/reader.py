@@ -125,6 +125,8 @@ class InputReader:
 
     def read_plain(self, row: Mapping[str, str], prompt: Prompt) -> tuple[list[int], bool]:
         """LM ids of one row for the span-plus-text mode (none in others), and whether its text was cut."""
+        if prompt.text_separator is None:
+            return [], False
         ids = prompt.text_ids(self.template.format_map(row))
         if len(ids) <= self.max_text_tokens:
             return ids, False

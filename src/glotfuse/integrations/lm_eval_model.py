@@ -32,7 +32,7 @@ from glotfuse.inputs.reader import InputReader
 from glotfuse.integrations.lm_eval import MODEL_NAME
 from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenise
 from glotfuse.model import generation
-from glotfuse.model.answer_scoring import AnswerScore, score_answers
+from glotfuse.model.scoring import AnswerScore, score_answers
 
 logger = logging.getLogger(__name__)
 

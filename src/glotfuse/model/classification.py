@@ -17,7 +17,7 @@ from glotfuse.errors import PromptError
 from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.order import inference_batches
 from glotfuse.model.fused_model import FusedModel
-from glotfuse.model.scoring import score_labels
+from glotfuse.model.scoring import score_batch
 from glotfuse.model.sentence_embeddings import column_embeddings, mean_over_tokens
 
 
@@ -62,15 +62,15 @@ def embed_for_probe(model: FusedModel, examples: Sequence[PreparedExample]) -> T
 
 
 def _score_and_embed(model: FusedModel, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor | None]:
-    """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the same pass."""
+    """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the encoder's same pass."""
+    batch = collate(examples, model.encoder.pad_token_id)
     if model.probe is None or model.state_cache is not None or any(example.column_ids for example in examples):
-        return score_labels(model, examples), embed_for_probe(model, examples)
+        return score_batch(model, batch), embed_for_probe(model, examples)
     with model.encoder.watching_last_layer() as seen:
-        scores = score_labels(model, examples)
+        scores = score_batch(model, batch)
     if len(seen) != 1:  # an encoder whose last layer cannot be watched
         return scores, embed_for_probe(model, examples)
-    mask = collate(examples, model.encoder.pad_token_id).encoder_mask
-    return scores, F.normalize(mean_over_tokens(seen[0], mask), dim=-1).unsqueeze(1)
+    return scores, F.normalize(mean_over_tokens(seen[0], batch.encoder_mask), dim=-1).unsqueeze(1)
 
 
 def classify(model: FusedModel, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:

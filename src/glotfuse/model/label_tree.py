@@ -36,7 +36,7 @@ class LabelTree:
 
     @classmethod
     def build(cls, label_ids: Sequence[Sequence[int]]) -> LabelTree:
-        """Builds the tree of label words' token ids."""
+        """Builds the tree of answers' token ids."""
         tree = cls([], [], [])
         found: dict[tuple[int, int], int] = {}
         for ids in label_ids:
