@@ -17,7 +17,6 @@ from glotfuse.errors import BackboneError
 from glotfuse.inputs.batch import PreparedExample, prepare, training_inputs
 from glotfuse.model import scoring
 from glotfuse.model.scoring import score_labels
-from glotfuse.model.sequences import Sequences
 from textbook_lm import BRANCHING, textbook_logits
 from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, tiny_model, with_labels
 
@@ -154,13 +153,12 @@ def test_half_precision_may_round_a_share_of_a_score(
 ) -> None:
     model = with_labels(tiny_model(), LABELS["several"])
     model.lm.model.to(dtype)
-    singly, answers = scoring._score_one_by_one, [model.label_ids] * len(TEXTS)
 
-    def off_by_a_share(model: FusedLM, rows: Sequences, trees: Any, prompt: Any, greedy: bool) -> Any:
-        found = singly(model, rows, answers[: len(rows.mask)], prompt, greedy=greedy)
+    def off_by_a_share(question: Any) -> Any:
+        found = question.one_by_one()
         return found._replace(values=share * found.values)
 
-    monkeypatch.setattr(scoring, "_score_trees", off_by_a_share)
+    monkeypatch.setattr(scoring._Question, "by_tree", off_by_a_share)
     score_labels(model, model.prepare(TEXTS))
     assert model.branching is branches
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -76,14 +77,11 @@ def score_labels(model: FusedModel, examples: Sequence[PreparedExample]) -> Tens
 def score_batch(model: FusedModel, batch: Batch) -> Tensor:
     """Log-probability of each label word's tokens after the prompt, (B,R), for a collated batch."""
     answers = [model.label_ids] * len(batch.encoder_ids)
-    return _score(model, model.assemble(batch), answers, model.prompt, greedy=False).values
+    return _Question(model, model.assemble(batch), answers, model.prompt, greedy=False).scores().values
 
 
 def score_answers(
-    model: FusedModel,
-    examples: Sequence[PreparedExample],
-    answers: Answers,
-    prompt: Prompt | None = None,
+    model: FusedModel, examples: Sequence[PreparedExample], answers: Answers, prompt: Prompt | None = None
 ) -> list[list[AnswerScore]]:
     """Scores one batch of texts, each with answers of its own; the caller holds `model.answering()`.
 
@@ -100,124 +98,220 @@ def score_answers(
         raise PromptError("Expected answers with tokens; found an empty one, whose probability means nothing.")
     prompt = prompt or model.prompt
     sequences = model.assemble(collate(examples, model.encoder.pad_token_id), prompt)
-    values, missed = _score(model, sequences, answers, prompt, greedy=True)
+    values, missed = _Question(model, sequences, answers, prompt, greedy=True).scores()
     return [
-        [AnswerScore(value, not wrong) for value, wrong in zip(row[: len(own)], rest[: len(own)], strict=True)]
-        for row, rest, own in zip(values.tolist(), missed.tolist(), answers, strict=True)
+        [AnswerScore(value, not wrong) for value, wrong, _ in zip(row, wrongs, own, strict=False)]
+        for row, wrongs, own in zip(values.tolist(), missed.tolist(), answers, strict=True)
     ]
-
-
-def _score(model: FusedModel, sequences: Sequences, answers: Answers, prompt: Prompt, *, greedy: bool) -> _Scores:
-    trees = [_tree_of(tuple(map(tuple, own))) for own in answers]
-    if not _can_branch(model, sequences, answers, trees, prompt):
-        return _score_one_by_one(model, sequences, answers, prompt, greedy=greedy)
-    at_once = _rows_at_once(model, 1 + max(len(tree.token_ids) for tree in trees))
-    parts = [
-        _score_trees(model, _rows_of(sequences, start, start + at_once), trees[start : start + at_once], prompt, greedy)
-        for start in range(0, len(trees), at_once)
-    ]
-    most = max(map(len, answers))
-    return _Scores(
-        *(torch.cat([F.pad(x, (0, most - x.shape[1])) for x in column]) for column in zip(*parts, strict=True))
-    )
 
 
 _tree_of = lru_cache(64)(LabelTree.build)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Texts and their answers, to be scored in whatever way the LM allows."""
+
+    model: FusedModel
+    sequences: Sequences
+    """What the LM reads after the head, B rows."""
+    answers: Answers
+    prompt: Prompt
+    greedy: bool
+    """Whether it is wanted how many tokens are not the most probable ones."""
+
+    @cached_property
+    def trees(self) -> list[LabelTree]:
+        """(B,), one tree where all texts have the same answers."""
+        return [_tree_of(tuple(map(tuple, own))) for own in self.answers]
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(B,R)."""
+        return len(self.answers), max(map(len, self.answers))
+
+    def part(self, start: int, end: int) -> _Question:
+        """Some of the rows."""
+        return replace(
+            self, sequences=Sequences(*(x[start:end] for x in self.sequences)), answers=self.answers[start:end]
+        )
+
+    def scores(self) -> _Scores:
+        """The scores of all answers."""
+        num_nodes = max(len(tree.token_ids) for tree in self.trees)
+        if num_nodes and not self._can_branch(num_nodes):
+            return self.one_by_one()
+        at_once = _rows_at_once(self.model, 1 + num_nodes)
+        parts = [self.part(start, start + at_once).by_tree() for start in range(0, len(self.answers), at_once)]
+        most = self.shape[1]
+        padded = [[F.pad(x, (0, most - x.shape[1])) for x in part] for part in parts]
+        return _Scores(*(torch.cat(column) for column in zip(*padded, strict=True)))
+
+    def _can_branch(self, num_nodes: int) -> bool:
+        """Whether the LM obeys a mask that makes a tree of the answers; tried out once per model and labels."""
+        model = self.model
+        total = len(self.prompt.head_ids) + self.sequences.mask.shape[1] + num_nodes
+        if model.head_cache(self.prompt) is None or not model.lm.obeys_mask(total):
+            return False
+        if model.branching is None:
+            model.branching = self.part(0, _CHECKED_ROWS).tree_is_right()
+        return model.branching
+
+    def tree_is_right(self) -> bool:
+        """Whether reading answers as a tree gives the scores that they have one by one."""
+        lm, name = self.model.lm, type(self.model.lm.model).__name__
+        singly = self.one_by_one().values
+        try:
+            by_tree = self.by_tree().values
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            logger.warning("Answers are scored one by one: %s cannot read them as a tree (%s).", name, error)
+            return False
+        num_tokens = pad_rows([[len(ids) for ids in own] for own in self.answers]).to(singly.device).clamp_min(1)
+        difference = float(((by_tree - singly).abs() / num_tokens).max())  # every token's rounding adds up
+        allowed = lm.tolerance
+        if lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
+            allowed *= max(1.0, float((singly.abs() / num_tokens).max()))
+        if difference <= allowed:
+            return True
+        logger.warning(
+            "Answers are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e per token.",
+            name,
+            difference,
+        )
+        return False
+
+    def by_tree(self) -> _Scores:
+        """One pass over each row and its own tree behind it."""
+        places, tokens, owners, offset = [], [], [], 0
+        for row, tree in enumerate(self.trees):
+            for column, path in enumerate(tree.paths):
+                places += [offset + 1 + step.node for step in path]  # the row's last position, then its nodes
+                tokens += [step.token_id for step in path]
+                owners += [row * self.shape[1] + column] * len(path)
+            offset += 1 + len(tree.token_ids)
+        return self._add_up(self._read_trees(), places, tokens, owners)
+
+    def _read_trees(self) -> Tensor:
+        """Logits (N,V) at each row's last position and at its nodes, row after row."""
+        model, sequences, trees = self.model, self.sequences, self.trees
+        num_nodes = max(len(tree.token_ids) for tree in trees)
+        if num_nodes == 0:
+            return model.run_lm(sequences, sequences.last(), self.prompt)[0]
+        head = model.head_cache(self.prompt)
+        assert head is not None
+        device, (batch_size, num_positions) = sequences.mask.device, sequences.mask.shape
+        different = list({id(tree): tree for tree in trees}.values())
+        number = {id(tree): i for i, tree in enumerate(different)}
+        which = torch.tensor([number[id(tree)] for tree in trees], device=device)
+        nodes = pad_rows([tree.token_ids for tree in different]).to(device)[which]  # (B,W)
+        depths = pad_rows([tree.depths for tree in different]).to(device).clamp_min(0)[which]
+        among = torch.eye(num_nodes, dtype=torch.bool).repeat(len(different), 1, 1)
+        for seen, tree in zip(among, different, strict=True):
+            size = len(tree.token_ids)
+            seen[:size, :size] = torch.tensor(tree.visible(), dtype=torch.bool).view(size, size)
+        places = torch.arange(num_positions, device=device).expand(batch_size, -1)
+        embeddings = model.lm.embed(nodes.clamp_min(0)).to(sequences.embeddings.dtype)
+        return model.lm.run(
+            torch.cat([sequences.embeddings, embeddings], dim=1),
+            torch.cat([sequences.last(), nodes != IGNORED], dim=1),
+            cache=head.expand(batch_size),
+            attention_mask=_tree_mask(sequences.mask, among.to(device)[which], head.length, model.lm.dtype),
+            position_ids=head.length + torch.cat([places, sequences.lengths.unsqueeze(1) + depths], dim=1),
+        )
+
+    def one_by_one(self) -> _Scores:
+        """From copies of the prompt's cache, one for each answer; by whole passes where there is no cache."""
+        if self.model.head_cache(self.prompt) is None:
+            return self._by_whole_passes()
+        logits, cache = self.model.run_lm(self.sequences, self.sequences.last(), self.prompt)
+        rows, owners, answers = self._flat()
+        scores = self._add_up(logits, rows, [ids[0] for ids in answers], owners)
+        several = sorted({owner % self.shape[1] for owner, ids in zip(owners, answers, strict=True) if len(ids) > 1})
+        at_once = max(1, _MAX_ROWS // len(self.answers))
+        for start in range(0, len(several), at_once):
+            scores += self._rest(several[start : start + at_once], cache)
+        return scores
+
+    def _flat(self) -> tuple[list[int], list[int], list[list[int]]]:
+        """All answers, one after another: the row of each, its number in a (B,R) table, and its tokens."""
+        found = [
+            (r, r * self.shape[1] + c, list(ids)) for r, own in enumerate(self.answers) for c, ids in enumerate(own)
+        ]
+        rows, owners, answers = zip(*found, strict=True)
+        return list(rows), list(owners), list(answers)
+
+    def _rest(self, columns: Sequence[int], cache: object) -> _Scores:
+        """Scores of the tokens after the first of some columns of answers, continuing from the batch's cache.
+
+        The cached rows are padded at the right. Their padding moves to the left first, so that the answer tokens follow
+        without a gap, which attention windows and ALiBi positions would count.
+        """
+        lm, mask, num_head = self.model.lm, self.sequences.mask, len(self.prompt.head_ids)
+        own = [list(row[c]) if c < len(row) else [] for row in self.answers for c in columns]
+        inputs, targets = (pad_rows(rows).to(mask.device) for rows in ([x[:-1] for x in own], [x[1:] for x in own]))
+        seen = F.pad(mask, (num_head, 0), value=True)
+        order = seen.to(torch.uint8).argsort(dim=1, stable=True)
+        before = seen.take_along_dim(order, 1).repeat_interleave(len(columns), 0)
+        begin = (num_head + self.sequences.lengths).repeat_interleave(len(columns)).unsqueeze(1)
+        keep = targets != IGNORED
+        logits = lm.run(
+            lm.embed(inputs.clamp_min(0)),
+            keep,
+            cache=continued(cache, order, len(columns)),
+            attention_mask=torch.cat([before, inputs != IGNORED], dim=1).long(),
+            position_ids=begin + torch.arange(inputs.shape[1], device=mask.device),
+        )
+        places = torch.tensor([row * self.shape[1] + c for row in range(len(self.answers)) for c in columns])
+        owners = places.to(mask.device)[keep.nonzero()[:, 0]]
+        return self._add_up(logits, range(len(owners)), targets[keep], owners)
+
+    def _by_whole_passes(self) -> _Scores:
+        """By a whole pass of the LM per answer; the encoder's pass is shared."""
+        rows, owners, answers = self._flat()
+        at_once = min(_MAX_WHOLE_ROWS, _rows_at_once(self.model, max(map(len, answers))))
+        zeros = torch.zeros(self.shape, device=self.sequences.mask.device)
+        scores = _Scores(zeros, zeros)
+        for start in range(0, len(answers), at_once):
+            some = slice(start, start + at_once)
+            ids = pad_rows(answers[some]).to(zeros.device)
+            prompts = Sequences(*(x[rows[some]] for x in self.sequences))
+            whole = prompts.append(self.model.lm.embed(ids.clamp_min(0)), ids)
+            following = whole.next_targets()
+            keep = following != IGNORED
+            logits, _ = self.model.run_lm(whole, keep, self.prompt)
+            own = torch.tensor(owners[some], device=zeros.device)[keep.nonzero()[:, 0]]
+            scores += self._add_up(logits, range(len(own)), following[keep], own)
+        return scores
+
+    def _add_up(
+        self,
+        logits: Tensor,
+        places: Iterable[int],
+        tokens: Sequence[int] | Tensor,
+        owners: Sequence[int] | Tensor,
+    ) -> _Scores:
+        """Adds up S tokens by the answer that they belong to.
+
+        Args:
+            logits: (N,V).
+            places: (S,), the row of `logits` that predicts each token.
+            tokens: (S,).
+            owners: (S,), the number of each token's answer in a (B,R) table, row by row.
+        """
+        where, token, owner = (torch.as_tensor(x, device=logits.device) for x in (list(places), tokens, owners))
+        values = logits[where, token] - logits.logsumexp(-1)[where]
+        zeros = values.new_zeros(self.shape[0] * self.shape[1])
+        sums = zeros.index_add(0, owner, values).view(self.shape)
+        if not self.greedy:
+            return _Scores(sums, zeros.view(self.shape))
+        wrong = (logits.argmax(-1)[where] != token).to(values.dtype)
+        return _Scores(sums, zeros.index_add(0, owner, wrong).view(self.shape))
 
 
 def _rows_at_once(model: FusedModel, num_logits: int) -> int:
     """Most rows that may be read together, each with logits at so many positions."""
     vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
     return int(max(1, _MAX_LOGITS // (num_logits * vocabulary)))
-
-
-def _rows_of(sequences: Sequences, start: int, end: int) -> Sequences:
-    return Sequences(*(x[start:end] for x in sequences))
-
-
-def _can_branch(
-    model: FusedModel, sequences: Sequences, answers: Answers, trees: Sequence[LabelTree], prompt: Prompt
-) -> bool:
-    """Whether the LM obeys a mask that makes a tree of the answers; tried out once per model and choice of labels."""
-    num_nodes = max(len(tree.token_ids) for tree in trees)
-    if num_nodes == 0:  # all is read at the prompt's last position
-        return True
-    total = len(prompt.head_ids) + sequences.mask.shape[1] + num_nodes
-    if model.head_cache(prompt) is None or not model.lm.obeys_mask(total):
-        return False
-    if model.branching is None:
-        few = slice(0, _CHECKED_ROWS)
-        model.branching = _try_branching(model, _rows_of(sequences, 0, _CHECKED_ROWS), answers[few], trees[few], prompt)
-    return model.branching
-
-
-def _try_branching(
-    model: FusedModel, sequences: Sequences, answers: Answers, trees: Sequence[LabelTree], prompt: Prompt
-) -> bool:
-    """Whether reading answers as a tree gives the scores that they have one by one."""
-    name = type(model.lm.model).__name__
-    singly = _score_one_by_one(model, sequences, answers, prompt, greedy=False).values
-    try:
-        by_tree = _score_trees(model, sequences, trees, prompt, greedy=False).values
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        logger.warning("Answers are scored one by one: %s cannot read them as a tree (%s).", name, error)
-        return False
-    num_tokens = pad_rows([[len(ids) for ids in own] for own in answers]).to(singly.device).clamp_min(1)
-    difference = float(((by_tree - singly).abs() / num_tokens).max())  # every token's rounding adds up
-    allowed = model.lm.tolerance
-    if model.lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
-        allowed *= max(1.0, float((singly.abs() / num_tokens).max()))
-    if difference <= allowed:
-        return True
-    logger.warning(
-        "Answers are scored one by one: read as a tree, %s gives log-probabilities that differ by %.1e per token.",
-        name,
-        difference,
-    )
-    return False
-
-
-def _score_trees(
-    model: FusedModel, sequences: Sequences, trees: Sequence[LabelTree], prompt: Prompt, greedy: bool
-) -> _Scores:
-    """One pass over each row and its own tree behind it."""
-    logits = _read_trees(model, sequences, trees, prompt)
-    most = max(len(tree.paths) for tree in trees)
-    places, tokens, owners, offset = [], [], [], 0
-    for row, tree in enumerate(trees):
-        for column, path in enumerate(tree.paths):
-            places += [offset + 1 + step.node for step in path]  # the row's last position, then its nodes
-            tokens += [step.token_id for step in path]
-            owners += [row * most + column] * len(path)
-        offset += 1 + len(tree.token_ids)
-    return _add_up(logits, places, tokens, owners, (len(trees), most), greedy)
-
-
-def _read_trees(model: FusedModel, sequences: Sequences, trees: Sequence[LabelTree], prompt: Prompt) -> Tensor:
-    """Logits (N,V) at each row's last position and at its nodes, row after row."""
-    num_nodes = max(len(tree.token_ids) for tree in trees)
-    if num_nodes == 0:
-        return model.run_lm(sequences, sequences.last(), prompt)[0]
-    head = model.head_cache(prompt)
-    assert head is not None
-    device, (batch_size, num_positions) = sequences.mask.device, sequences.mask.shape
-    different = list({id(tree): tree for tree in trees}.values())  # label words: one tree for all rows
-    which = torch.tensor([next(i for i, tree in enumerate(different) if tree is own) for own in trees], device=device)
-    nodes = pad_rows([tree.token_ids for tree in different]).to(device)[which]  # (B,W)
-    depths = pad_rows([tree.depths for tree in different]).to(device).clamp_min(0)[which]
-    among = torch.eye(num_nodes, dtype=torch.bool).repeat(len(different), 1, 1)
-    for seen, tree in zip(among, different, strict=True):
-        size = len(tree.token_ids)
-        seen[:size, :size] = torch.tensor(tree.visible(), dtype=torch.bool).view(size, size)
-    places = torch.arange(num_positions, device=device).expand(batch_size, -1)
-    embeddings = model.lm.embed(nodes.clamp_min(0)).to(sequences.embeddings.dtype)
-    return model.lm.run(
-        torch.cat([sequences.embeddings, embeddings], dim=1),
-        torch.cat([sequences.last(), nodes != IGNORED], dim=1),
-        cache=head.expand(batch_size),
-        attention_mask=_tree_mask(sequences.mask, among.to(device)[which], head.length, model.lm.dtype),
-        position_ids=head.length + torch.cat([places, sequences.lengths.unsqueeze(1) + depths], dim=1),
-    )
 
 
 def _tree_mask(real: Tensor, among: Tensor, num_head: int, dtype: torch.dtype) -> Tensor:
@@ -237,105 +331,3 @@ def _tree_mask(real: Tensor, among: Tensor, num_head: int, dtype: torch.dtype) -
     before = F.pad(real, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
     hidden = ~torch.cat([rows, torch.cat([before, among], dim=2)], dim=1)
     return hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
-
-
-def _score_one_by_one(
-    model: FusedModel, sequences: Sequences, answers: Answers, prompt: Prompt, *, greedy: bool
-) -> _Scores:
-    """From copies of the prompt's cache, one for each answer of several tokens; by whole passes where there is none."""
-    if model.head_cache(prompt) is None:
-        return _score_whole(model, sequences, answers, prompt, greedy)
-    logits, cache = model.run_lm(sequences, sequences.last(), prompt)
-    most = max(map(len, answers))
-    shape = (len(answers), most)
-    flat = [(row, row * most + column, ids) for row, own in enumerate(answers) for column, ids in enumerate(own)]
-    rows, owners, tokens = zip(*((row, owner, ids[0]) for row, owner, ids in flat), strict=True)
-    scores = _add_up(logits, rows, tokens, owners, shape, greedy)
-    several = [column for column in range(most) if any(len(own[column]) > 1 for own in answers if column < len(own))]
-    at_once = max(1, _MAX_ROWS // len(answers))
-    for start in range(0, len(several), at_once):
-        chosen = several[start : start + at_once]
-        scores += _score_rest(model, sequences, cache, answers, chosen, most, prompt, greedy)
-    return scores
-
-
-def _score_rest(
-    model: FusedModel,
-    sequences: Sequences,
-    cache: object,
-    answers: Answers,
-    chosen: Sequence[int],
-    most: int,
-    prompt: Prompt,
-    greedy: bool,
-) -> _Scores:
-    """Scores of some of the answers' tokens after the first, continuing from the batch's cache.
-
-    The cached rows are padded at the right. Their padding moves to the left first, so that the answer tokens follow
-    without a gap, which attention windows and ALiBi positions would count.
-    """
-    device, (num_head, num_chosen) = sequences.mask.device, (len(prompt.head_ids), len(chosen))
-    own = [list(row[column]) if column < len(row) else [] for row in answers for column in chosen]
-    inputs, targets = pad_rows([ids[:-1] for ids in own]).to(device), pad_rows([ids[1:] for ids in own]).to(device)
-    seen = F.pad(sequences.mask, (num_head, 0), value=True)
-    order = seen.to(torch.uint8).argsort(dim=1, stable=True)
-    mask = torch.cat([seen.take_along_dim(order, 1).repeat_interleave(num_chosen, 0), inputs != IGNORED], dim=1)
-    begin = (num_head + sequences.lengths).repeat_interleave(num_chosen).unsqueeze(1)
-    keep = targets != IGNORED
-    logits = model.lm.run(
-        model.lm.embed(inputs.clamp_min(0)),
-        keep,
-        cache=continued(cache, order, num_chosen),
-        attention_mask=mask.long(),
-        position_ids=begin + torch.arange(inputs.shape[1], device=device),
-    )
-    places = torch.tensor([row * most + column for row in range(len(answers)) for column in chosen], device=device)
-    owners = places[keep.nonzero()[:, 0]]
-    return _add_up(logits, range(len(owners)), targets[keep], owners, (len(answers), most), greedy)
-
-
-def _score_whole(model: FusedModel, sequences: Sequences, answers: Answers, prompt: Prompt, greedy: bool) -> _Scores:
-    """By a whole pass of the LM per answer; the encoder's pass is shared."""
-    most = max(map(len, answers))
-    flat = [(row, row * most + column, list(ids)) for row, own in enumerate(answers) for column, ids in enumerate(own)]
-    at_once = min(_MAX_WHOLE_ROWS, _rows_at_once(model, max(len(ids) for _, _, ids in flat)))
-    zeros = torch.zeros(len(answers), most, device=sequences.mask.device)
-    scores = _Scores(zeros, zeros)
-    for start in range(0, len(flat), at_once):
-        rows, places, some = zip(*flat[start : start + at_once], strict=True)
-        ids = pad_rows(some).to(zeros.device)
-        whole = Sequences(*(x[list(rows)] for x in sequences)).append(model.lm.embed(ids.clamp_min(0)), ids)
-        following = whole.next_targets()
-        keep = following != IGNORED
-        logits, _ = model.run_lm(whole, keep, prompt)
-        owners = torch.tensor(places, device=zeros.device)[keep.nonzero()[:, 0]]
-        scores += _add_up(logits, range(len(owners)), following[keep], owners, (len(answers), most), greedy)
-    return scores
-
-
-def _add_up(
-    logits: Tensor,
-    places: Iterable[int],
-    tokens: Sequence[int] | Tensor,
-    owners: Sequence[int] | Tensor,
-    shape: tuple[int, int],
-    greedy: bool,
-) -> _Scores:
-    """Adds up S tokens by the answer that they belong to.
-
-    Args:
-        logits: (N,V).
-        places: (S,), the row of `logits` that predicts each token.
-        tokens: (S,).
-        owners: (S,), the number of each token's answer in a (B,R) table, row by row.
-        shape: (B,R).
-        greedy: Whether it is wanted how many tokens are not the most probable ones.
-    """
-    where, token, owner = (torch.as_tensor(x, device=logits.device) for x in (list(places), tokens, owners))
-    values = logits[where, token] - logits.logsumexp(-1)[where]
-    zeros = values.new_zeros(shape[0] * shape[1])
-    sums = zeros.index_add(0, owner, values).view(shape)
-    if not greedy:
-        return _Scores(sums, zeros.view(shape))
-    wrong = (logits.argmax(-1)[where] != token).to(values.dtype)
-    return _Scores(sums, zeros.index_add(0, owner, wrong).view(shape))
