@@ -26,7 +26,7 @@ from glotfuse.inputs.padding import IGNORED, pad_rows
 from glotfuse.inputs.prompts import Prompt
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.label_tree import LabelTree
-from glotfuse.model.sequences import Sequences
+from glotfuse.model.sequences import Sequences, tree_mask
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class _Question:
             torch.cat([sequences.embeddings, embeddings], dim=1),
             torch.cat([sequences.last(), nodes != IGNORED], dim=1),
             cache=head.expand(batch_size),
-            attention_mask=_tree_mask(sequences.mask, among.to(device)[which], head.length, model.lm.dtype),
+            attention_mask=tree_mask(sequences.mask, among.to(device)[which], head.length, model.lm.dtype),
             position_ids=head.length + torch.cat([places, sequences.lengths.unsqueeze(1) + depths], dim=1),
         )
 
@@ -234,9 +234,8 @@ class _Question:
 
     def _flat(self) -> tuple[list[int], list[int], list[list[int]]]:
         """All answers, one after another: the row of each, its number in a (B,R) table, and its tokens."""
-        found = [
-            (r, r * self.shape[1] + c, list(ids)) for r, own in enumerate(self.answers) for c, ids in enumerate(own)
-        ]
+        width = self.shape[1]
+        found = [(r, r * width + c, list(ids)) for r, own in enumerate(self.answers) for c, ids in enumerate(own)]
         rows, owners, answers = zip(*found, strict=True)
         return list(rows), list(owners), list(answers)
 
@@ -312,22 +311,3 @@ def _rows_at_once(model: FusedModel, num_logits: int) -> int:
     """Most rows that may be read together, each with logits at so many positions."""
     vocabulary = model.lm.model.get_input_embeddings().weight.shape[0]
     return int(max(1, _MAX_LOGITS // (num_logits * vocabulary)))
-
-
-def _tree_mask(real: Tensor, among: Tensor, num_head: int, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores, (B,1,M+W,C+M+W): rows are causal, nodes see their row and their ancestors.
-
-    Args:
-        real: (B,M), true for real positions.
-        among: (B,W,W), which nodes each node sees.
-        num_head: C.
-        dtype: Of the result.
-    """
-    device, (batch_size, num_positions) = real.device, real.shape
-    num_nodes = among.shape[-1]
-    causal = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device).tril()
-    rows = F.pad(causal, (num_head, 0), value=True)
-    rows = F.pad(rows, (0, num_nodes), value=False).expand(batch_size, -1, -1)
-    before = F.pad(real, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
-    hidden = ~torch.cat([rows, torch.cat([before, among], dim=2)], dim=1)
-    return hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)

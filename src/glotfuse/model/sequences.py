@@ -1,6 +1,6 @@
 """Rows of embeddings that the LM reads, packed without gaps.
 
-Shapes: B batch, M positions, H LM width.
+Shapes: B batch, M positions, H LM width, C head tokens, W nodes of a tree of answers.
 """
 
 from __future__ import annotations
@@ -65,3 +65,22 @@ def _take(embeddings: Tensor, mask: Tensor, targets: Tensor, order: Tensor) -> S
         mask.take_along_dim(order, dim=1),
         targets.take_along_dim(order, dim=1),
     )
+
+
+def tree_mask(real: Tensor, among: Tensor, num_head: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores, (B,1,M+W,C+M+W): rows are causal, nodes see their row and their ancestors.
+
+    Args:
+        real: (B,M), true for real positions.
+        among: (B,W,W), which nodes each node sees.
+        num_head: C.
+        dtype: Of the result.
+    """
+    device, (batch_size, num_positions) = real.device, real.shape
+    num_nodes = among.shape[-1]
+    causal = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device).tril()
+    rows = F.pad(causal, (num_head, 0), value=True)
+    rows = F.pad(rows, (0, num_nodes), value=False).expand(batch_size, -1, -1)
+    before = F.pad(real, (num_head, 0), value=True).unsqueeze(1).expand(-1, num_nodes, -1)
+    hidden = ~torch.cat([rows, torch.cat([before, among], dim=2)], dim=1)
+    return hidden.to(dtype).masked_fill(hidden, torch.finfo(dtype).min).unsqueeze(1)
