@@ -96,7 +96,7 @@ def whole_passes(model: FusedLM, examples: list[PreparedExample]) -> Tensor:
     model.cache_head = False
     try:
         with model.answering():
-            return scoring.score_labels(model, examples)
+            return scoring.score_labels(model, collate(examples, model.encoder.pad_token_id))
     finally:
         model.cache_head = True
 
@@ -117,9 +117,10 @@ def many_labels(short: bool) -> list[Row]:
         raise SystemExit(f"Expected label words of four tokens or more; found {min(model.label_ids, key=len)}.")
     examples = model.prepare([text for text, _ in english(8)])
     with model.answering():
-        scoring.score_labels(model, examples)
+        scoring.score_labels(model, collate(examples, model.encoder.pad_token_id))
         expect_fast(model)
-        gap = float((scoring.score_labels(model, examples) - whole_passes(model, examples)).abs().max())
+        found = scoring.score_labels(model, collate(examples, model.encoder.pad_token_id))
+        gap = float((found - whole_passes(model, examples)).abs().max())
     if gap > 1e-2:
         raise SystemExit(f"Expected the same scores both ways; found a difference of {gap:.1e}.")
     seconds = alternate(

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from glotfuse.backbones.layer_taps import find_taps
 from glotfuse.inputs.padding import pad_and_mask
-from glotfuse.model.scoring import score_labels
-from tiny import ENCODERS, TEXTS, tiny_encoder, tiny_model
+from tiny import ENCODERS, TEXTS, score_labels, tiny_encoder, tiny_model
 
 
 def batch_of(family: str) -> tuple[Tensor, Tensor]:

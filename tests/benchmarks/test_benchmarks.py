@@ -14,8 +14,7 @@ from benchmarks.textbook import TextbookMixer, TextbookModel
 from glotfuse.api import FusedLM
 from glotfuse.fusion.mixers import TransformerSoftmax
 from glotfuse.inputs.batch import PreparedExample, prepare
-from glotfuse.model.scoring import score_labels
-from tiny import TEXTS, tiny_model, with_labels
+from tiny import TEXTS, score_labels, tiny_model, with_labels
 
 
 def make_model() -> FusedLM:

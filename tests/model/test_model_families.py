@@ -16,9 +16,8 @@ from glotfuse.api import FusedLM
 from glotfuse.errors import BackboneError
 from glotfuse.inputs.batch import PreparedExample, prepare, training_inputs
 from glotfuse.model import scoring
-from glotfuse.model.scoring import score_labels
 from textbook_lm import BRANCHING, textbook_logits
-from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, tiny_model, with_labels
+from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, score_labels, tiny_model, with_labels
 
 TOLERANCE = 1e-4
 PAIRS = [("xlm-r", lm) for lm in LMS] + [(encoder, "llama") for encoder in ENCODERS if encoder != "xlm-r"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from glotfuse.run_folder import read_config
-
 import json
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,23 @@ from typing import Any
 import pytest
 import torch
 
+from glotfuse.run_folder import read_config
+
 pytest.importorskip("peft")
 
-from glotfuse.model import checkpoint
-from glotfuse.training import trainer as training
+from glotfuse.api import FusedLM
 from glotfuse.backbones import add_adapter
 from glotfuse.backbones.identity import hash_module
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs.batch import training_inputs
-from glotfuse.api import FusedLM
+from glotfuse.model import checkpoint
 from glotfuse.runs.train import train_run
-from glotfuse.model.scoring import score_labels
-from glotfuse.training.trainer import DevExamples, development_metrics
+from glotfuse.training import trainer as training
 from glotfuse.training.state import TrainingInterruptedError
+from glotfuse.training.trainer import DevExamples, development_metrics
 from small_runs import small_recipe, write_task
 from small_training import OPTIONS, InterruptAt, fresh, train
-from tiny import TEXTS, tiny_encoder, tiny_lm
+from tiny import TEXTS, score_labels, tiny_encoder, tiny_lm
 
 LORA: dict[str, Any] = {"kind": "lora", "rank": 2, "learning_rate": 0.02}
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from glotfuse.run_folder import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS, RECORD
-
-from paths import ROOT
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from glotfuse.model import checkpoint
-from glotfuse.training import baseline as embedding
-from glotfuse.model.assembly import build_model
+from glotfuse.api import FusedLM
 from glotfuse.backbones import BackboneOptions, load_encoder
-from glotfuse.recipes.config import FusionConfig, PromptConfig, Recipe
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs.reader import InputReader
-from glotfuse.runs.measuring import measure_run
-from glotfuse.api import FusedLM
+from glotfuse.model.assembly import build_model
+from glotfuse.recipes.config import FusionConfig, PromptConfig, Recipe
 from glotfuse.recipes.loading import load_recipe
+from glotfuse.run_folder import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS, RECORD
 from glotfuse.runs.backbones import load_backbones
+from glotfuse.runs.measuring import measure_run
 from glotfuse.runs.train import train_run
+from glotfuse.training import baseline as embedding
+from paths import ROOT
 from small_runs import small_recipe, write_task
 from tiny import encoder_folder
 
@@ -37,7 +34,8 @@ def text_model(boundary: str) -> FusedLM:
     encoder, lm = load_backbones(small_recipe(Path("unused")))
     torch.manual_seed(0)
     return build_model(
-        FusedLM, encoder,
+        FusedLM,
+        encoder,
         lm,
         fusion=FusionConfig(boundary=boundary),
         prompt=PromptConfig(include_span=False),

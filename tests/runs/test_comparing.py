@@ -10,12 +10,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from glotfuse.runs import comparing, train as runs
-from glotfuse.runs.comparing import compare_all
 from glotfuse.errors import ConfigError, DataError
 from glotfuse.evaluation.comparison import Comparison, Contestant, compare
 from glotfuse.evaluation.comparison_table import comparison_results, statements
 from glotfuse.evaluation.statement import statement
+from glotfuse.runs import comparing
+from glotfuse.runs import train as runs
+from glotfuse.runs.comparing import compare_all
 from small_runs import small_values, write_task
 
 

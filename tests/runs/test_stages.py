@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from glotfuse.run_folder import read_config
-
 import json
 import shutil
 from pathlib import Path
@@ -12,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from glotfuse.model import checkpoint
-from glotfuse.runs import train as runs
-from glotfuse.training import trainer as training
+from glotfuse.api import FusedLM
 from glotfuse.backbones.identity import hash_module
 from glotfuse.errors import CheckpointError, ConfigError
-from glotfuse.api import FusedLM
-from glotfuse.runs.train import train_run
-from glotfuse.runs.stages import hand_over, stage_recipes
+from glotfuse.model import checkpoint
 from glotfuse.recipes.checks import check
-from glotfuse.run_folder import read_log
+from glotfuse.run_folder import read_config, read_log
+from glotfuse.runs import train as runs
+from glotfuse.runs.stages import hand_over, stage_recipes
+from glotfuse.runs.train import train_run
+from glotfuse.training import trainer as training
 from glotfuse.training.state import TrainingInterruptedError
 from small_runs import small_recipe, write_task
 from small_training import InterruptAt

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from glotfuse.run_folder import read_config
-
-from paths import ROOT
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from glotfuse.model import checkpoint
+from glotfuse.api import FusedLM
 from glotfuse.backbones import Encoder
 from glotfuse.errors import CheckpointError, ConfigError, DataError
 from glotfuse.evaluation import EvaluationReport
-from glotfuse.runs.predicting import evaluate
-from glotfuse.api import FusedLM
 from glotfuse.recipes.loading import load_recipe, recipe_from_dict, to_dict
+from glotfuse.run_folder import read_config
 from glotfuse.runs.data import task_of
+from glotfuse.runs.predicting import evaluate
 from glotfuse.runs.train import train_run
+from paths import ROOT
 from small_runs import small_recipe, write_task
 from tiny import encoder_folder, lm_folder
 
@@ -143,11 +140,11 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
     asked: list[str] = []
     plain = runner._predict
 
-    def counting(model: Any, task: Any, language: str, *rest: Any) -> Any:
+    def counting(model: Any, language: str, *rest: Any) -> Any:
         asked.append(language)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return plain(model, task, language, *rest)
+        return plain(model, language, *rest)
 
     monkeypatch.setattr(runner, "_predict", counting)
     with pytest.raises(KeyboardInterrupt):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from paths import ROOT
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +11,25 @@ import pytest
 import torch
 
 from glotfuse import FusedLM
-from glotfuse.runs import views as augmentation, train as runs
-from glotfuse.training import trainer as training
-from glotfuse.runs import run as run_module
-from glotfuse.runs.run import Run
-from glotfuse.runs.views import Purpose
-from glotfuse.training.code_switching import SwitchedExamples
 from glotfuse.backbones.identity import hash_module
-from glotfuse.training.state import TrainingInterruptedError
-from glotfuse.training.code_switching import part_of
 from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs.batch import PreparedExample
-from glotfuse.training.lexicon import Lexicon
-from glotfuse.runs.measuring import measure_run
 from glotfuse.recipes.loading import load_recipe
+from glotfuse.runs import run as run_module
+from glotfuse.runs import train as runs
+from glotfuse.runs import views as augmentation
 from glotfuse.runs.data import load_rows, task_of
+from glotfuse.runs.measuring import measure_run
+from glotfuse.runs.run import Run
 from glotfuse.runs.train import train_run
-from small_training import InterruptAt
+from glotfuse.runs.views import Purpose
+from glotfuse.training import trainer as training
+from glotfuse.training.code_switching import SwitchedExamples, part_of
+from glotfuse.training.lexicon import Lexicon
+from glotfuse.training.state import TrainingInterruptedError
+from paths import ROOT
 from small_runs import small_recipe, write_task
+from small_training import InterruptAt
 from tiny import tiny_model
 
 FOREIGN = tuple("вагд"[n % 4] * 2 + "ежзи"[n // 4] + "кл" for n in range(16))

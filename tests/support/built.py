@@ -8,9 +8,8 @@ import torch
 
 from glotfuse.api import FusedLM
 from glotfuse.model.assembly import build_model
-from glotfuse.model.scoring import score_labels
 from glotfuse.recipes.config import FusionConfig, PromptConfig
-from tiny import TEXTS, tiny_encoder, tiny_lm
+from tiny import TEXTS, score_labels, tiny_encoder, tiny_lm
 
 TASK: dict[str, Any] = {
     "max_length": 64,

@@ -18,8 +18,10 @@ import torch
 from glotfuse.api import FusedLM
 from glotfuse.backbones import LM, BackboneOptions, Encoder, load_encoder, load_lm
 from glotfuse.fusion import Fusion
+from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.prompts import build_prompt
 from glotfuse.inputs.reader import InputReader
+from glotfuse.model import scoring
 from tiny_models import ENCODERS, LMS
 from tiny_tokenizers import SENTENCES, TEXTS, new_folder
 
@@ -33,6 +35,7 @@ __all__ = [
     "encoder_folder",
     "lm_folder",
     "new_folder",
+    "score_labels",
     "tiny_encoder",
     "tiny_lm",
     "tiny_model",
@@ -128,3 +131,8 @@ def assemble(encoder: Encoder, fusion: Fusion, lm: LM, labels: Sequence[str], st
     )
     reader = InputReader(encoder, max_length=100)
     return FusedLM(encoder, fusion, lm, prompt, reader, labels, {"prompt": settings}).eval()
+
+
+def score_labels(model: FusedLM, examples: Sequence[PreparedExample]) -> torch.Tensor:
+    """Log-probability of each label word, (B,R), of prepared examples."""
+    return scoring.score_labels(model, collate(examples, model.encoder.pad_token_id))

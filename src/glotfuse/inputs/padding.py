@@ -22,7 +22,7 @@ def pad_rows(rows: Sequence[list[int]]) -> Tensor:
 
 
 def pad_and_mask(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """The same padded with a token of the model, and the mask of real tokens."""
+    """Token ids of B rows, padded with a token of the model, and the mask of real tokens, both (B,longest)."""
     ids = pad_rows(rows)
     mask = ids != IGNORED
     return ids.masked_fill(~mask, pad_token_id), mask

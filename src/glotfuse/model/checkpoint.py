@@ -160,7 +160,7 @@ def load(
         model_class: `FusedModel`, or the class of it that users call.
         revision: Of the checkpoint on the hub.
         encoder: Where the encoder is now (folder or id), or a loaded one; None takes the recorded name.
-        lm: The same for the LM.
+        lm: Where the LM is now (folder or id), or a loaded one; None takes the recorded name.
         device: `auto` or a torch device, where no options are given.
         dtype: Of both backbones, as in `BackboneOptions`, where no options are given.
         trust_remote_code: Whether code from the hub may run, where no options are given.

@@ -17,7 +17,7 @@ from glotfuse.errors import PromptError
 from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.order import inference_batches
 from glotfuse.model.fused_model import FusedModel
-from glotfuse.model.scoring import score_batch
+from glotfuse.model.scoring import score_labels
 from glotfuse.model.sentence_embeddings import column_embeddings, mean_over_tokens
 
 
@@ -65,9 +65,9 @@ def _score_and_embed(model: FusedModel, examples: Sequence[PreparedExample]) -> 
     """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the encoder's same pass."""
     batch = collate(examples, model.encoder.pad_token_id)
     if model.probe is None or model.state_cache is not None or any(example.column_ids for example in examples):
-        return score_batch(model, batch), embed_for_probe(model, examples)
+        return score_labels(model, batch), embed_for_probe(model, examples)
     with model.encoder.watching_last_layer() as seen:
-        scores = score_batch(model, batch)
+        scores = score_labels(model, batch)
     if len(seen) != 1:  # an encoder whose last layer cannot be watched
         return scores, embed_for_probe(model, examples)
     return scores, F.normalize(mean_over_tokens(seen[0], batch.encoder_mask), dim=-1).unsqueeze(1)

@@ -63,7 +63,7 @@ class Probe:
         return torch.log_softmax(kernel @ self.normalisation @ self.weights.T + self.bias, dim=-1)
 
     def for_labels(self, order: Sequence[int]) -> Probe:
-        """The same for the labels in another order: (K,), the place that each had before."""
+        """The probe for the labels in another order: (K,), the place that each had before."""
         return replace(self, weights=self.weights[list(order)], bias=self.bias[list(order)])
 
     def together(self, lm: Tensor, own: Tensor) -> Tensor:

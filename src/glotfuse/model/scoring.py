@@ -64,18 +64,13 @@ class _Scores(NamedTuple):
         return _Scores(self.values + other.values, self.missed + other.missed)
 
 
-def score_labels(model: FusedModel, examples: Sequence[PreparedExample]) -> Tensor:
+def score_labels(model: FusedModel, batch: Batch) -> Tensor:
     """Log-probability of each label word's tokens after the prompt, (B,R), in float32.
 
     Args:
         model: The model, whose label words are scored.
-        examples: B prepared texts.
+        batch: B texts.
     """
-    return score_batch(model, collate(examples, model.encoder.pad_token_id))
-
-
-def score_batch(model: FusedModel, batch: Batch) -> Tensor:
-    """Log-probability of each label word's tokens after the prompt, (B,R), for a collated batch."""
     answers = [model.label_ids] * len(batch.encoder_ids)
     return _Question(model, model.assemble(batch), answers, model.prompt, greedy=False).scores().values
 

@@ -49,7 +49,7 @@ def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def sentence_embeddings(encoder: Encoder, ids: Sequence[list[int]], batch_size: int = 32) -> Tensor:
-    """The same, each of length one."""
+    """Mean-pooled last states of B texts, each scaled to length one, (B,D) on the CPU; see `mean_pooled`."""
     return F.normalize(mean_pooled(encoder, ids, batch_size), dim=-1)
 
 

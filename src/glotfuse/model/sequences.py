@@ -39,7 +39,7 @@ class Sequences(NamedTuple):
         return positions == self.lengths.unsqueeze(1) - 1
 
     def append(self, embeddings: Tensor, ids: Tensor) -> Sequences:
-        """The same rows followed by answer tokens ids (B,A) with embeddings (B,A,H), right-padded."""
+        """The rows followed by answer tokens ids (B,A) with embeddings (B,A,H), right-padded."""
         return pad_right(
             torch.cat([self.embeddings, embeddings.to(self.embeddings.dtype)], dim=1),
             torch.cat([self.mask, ids != IGNORED], dim=1),

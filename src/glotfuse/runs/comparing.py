@@ -11,18 +11,18 @@ from pathlib import Path
 
 from glotfuse import distributed
 from glotfuse.backbones import LM, Encoder
-from glotfuse.files import to_json, write_files
-from glotfuse.recipes.config import Recipe
 from glotfuse.errors import ConfigError
 from glotfuse.evaluation.comparison import Comparison, Contestant, compare
 from glotfuse.evaluation.comparison_table import to_markdown
-from glotfuse.runs.measuring import measure_run, with_evaluation
+from glotfuse.files import to_json, write_files
 from glotfuse.progress import console
 from glotfuse.provenance import command_line, hardware, versions
+from glotfuse.recipes.config import Recipe
 from glotfuse.recipes.loading import load_recipe
 from glotfuse.run_folder import COMPARISON, COMPARISON_PAGE, RECIPE, is_trained, read_record
-from glotfuse.runs.folder import finished, read_recipe
 from glotfuse.runs.backbones import load_backbones
+from glotfuse.runs.folder import finished, read_recipe
+from glotfuse.runs.measuring import measure_run, with_evaluation
 from glotfuse.runs.train import train_run
 
 

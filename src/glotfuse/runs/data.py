@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glotfuse.backbones import Encoder
-from glotfuse.recipes.config import Recipe, TaskConfig
 from glotfuse.errors import ConfigError
 from glotfuse.evaluation.leaks import Leak, foreign_rows
 from glotfuse.inputs.reader import InputReader
-from glotfuse.inputs.batch import PreparedExample, prepare
-from glotfuse.api import FusedLM
-from glotfuse.training.objectives import OBJECTIVES
 from glotfuse.progress import console
+from glotfuse.recipes.config import Recipe, TaskConfig
 from glotfuse.tasks import Example, LoadReport, Task, get_task, sample, task_from_files
+from glotfuse.training.objectives import OBJECTIVES
 
 _SUBSET_SEED = 0  # of the rows chosen under a limit: every seed of a run trains on the same
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 200
@@ -101,9 +98,9 @@ def load_rows(task: Task, recipe: Recipe) -> RunRows:
 
 
 def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:
-    """The same rows as documents without labels, as an objective of `glotfuse.training.objectives` learns from them.
+    """A run's rows as documents without labels, as an objective of `glotfuse.training.objectives` learns from them.
 
-    Without development rows a tenth, at most 200, is held out; the same whatever the run's seed.
+    Without development rows a tenth, at most 200, is held out, whatever the run's seed.
     """
     text = replace(
         task,

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 
 from glotfuse import distributed
 from glotfuse.files import cache_dir
-from glotfuse.model.state_cache import STORES, StateCache, StateCacheError
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.fused_model import FusedModel
-from glotfuse.runs.run import Run
+from glotfuse.model.state_cache import STORES, StateCache, StateCacheError
 from glotfuse.progress import console
+from glotfuse.runs.run import Run
 
 _CPU_CACHE_GB = 20.0
 
@@ -27,7 +27,8 @@ def keeping_states(run: Run) -> Iterator[None]:
     with ExitStack() as stack:
         if gigabytes:
             try:
-                cache = stack.enter_context(_room_for_states(model, [*run.train, *run.dev.examples], int(gigabytes * 1e9)))
+                examples = [*run.train, *run.dev.examples]
+                cache = stack.enter_context(_room_for_states(model, examples, int(gigabytes * 1e9)))
                 stack.enter_context(model.reading_states(cache))
             except StateCacheError as reason:
                 console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from glotfuse.api import FusedLM
-from glotfuse.model import checkpoint
-from glotfuse.run_folder import read_config
-from glotfuse.training import baseline
 from glotfuse.backbones import LM, BackboneOptions, Encoder
-from glotfuse.recipes.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.errors import DataError
 from glotfuse.evaluation import EvaluationReport
-from glotfuse.runs.predicting import Labeller, evaluate
-from glotfuse.runs.data import input_reader, task_of
+from glotfuse.model import checkpoint
+from glotfuse.recipes.config import EncoderConfig, LMConfig, Recipe
+from glotfuse.run_folder import read_config
 from glotfuse.runs.backbones import backbone_options, load_run_encoder, start_processes
+from glotfuse.runs.data import input_reader, task_of
+from glotfuse.runs.predicting import Labeller, evaluate
 from glotfuse.tasks import Example, Task
+from glotfuse.training import baseline
 
 
 def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | None = None) -> EvaluationReport:
@@ -62,7 +62,7 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
 
 
 def _pinned(config: EncoderConfig | LMConfig, device: str, recorded: dict[str, Any]) -> BackboneOptions:
-    """As the run loaded it, of the commit that it recorded."""
+    """How the run loaded a backbone, with the commit that it recorded."""
     return replace(backbone_options(config, device), revision=recorded["revision"])
 
 

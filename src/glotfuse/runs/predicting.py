@@ -10,33 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from glotfuse import distributed
-from glotfuse.model.classification import Classification
-from glotfuse.run_folder import predictions_file
-from glotfuse.files import write_file
-from glotfuse.training.data_parallel import spread
 from glotfuse.errors import DataError, PromptError
 from glotfuse.evaluation.leaks import TrainingTexts, check_languages
 from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
 from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.files import write_file
 from glotfuse.inputs.batch import PreparedExample
+from glotfuse.model.classification import Classification
 from glotfuse.progress import Bar, console
+from glotfuse.run_folder import predictions_file
 from glotfuse.tasks import Example, Task, sample
+from glotfuse.training.data_parallel import spread
 
 _SEED = 0  # of the rows chosen under max_examples: the same rows in every run and, in parallel data, every language
-
-
-@dataclass(frozen=True)
-class _Prediction:
-    label: str | None
-    gold: str
-    truncated: bool
-    line: dict[str, Any]
 
 
 class Labeller(Protocol):
@@ -49,9 +41,7 @@ class Labeller(Protocol):
     def prepare(self, texts: Sequence[Any], language: str | None = None) -> list[PreparedExample]:
         """Checks and tokenises inputs of one language."""
 
-    def classify_prepared(
-        self, examples: Sequence[PreparedExample], batch_size: int = 32
-    ) -> list[Classification]:
+    def classify_prepared(self, examples: Sequence[PreparedExample], batch_size: int = 32) -> list[Classification]:
         """Labels them."""
 
 
@@ -105,7 +95,7 @@ def evaluate(
             path = predictions_file(folder, split, code)
             predictions = distributed.once(partial(_read, path, key, len(rows[code])))
             if predictions is None:
-                predictions = _predict(model, task, code, rows[code], batch_size, bar)
+                predictions = _predict(model, code, rows[code], batch_size, bar)
                 distributed.once(partial(_write, path, key, predictions))
             else:
                 bar.extend(-len(predictions))
@@ -155,8 +145,9 @@ def _name(model: Labeller, role: str) -> str | None:
 
 
 def _predict(
-    model: Labeller, task: Task, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
-) -> list[_Prediction]:
+    model: Labeller, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
+) -> list[dict[str, Any]]:
+    """Labels rows; a line for each."""
     prepared = _prepared(model, language, rows)
     valid = [i for i, example in enumerate(prepared) if example is not None]
 
@@ -172,7 +163,7 @@ def _predict(
 
     results = spread(model, [example for example in prepared if example is not None], classify)
     found = dict(zip(valid, results, strict=True))
-    return [_prediction(row, found.get(i)) for i, row in enumerate(rows)]
+    return [_line(row, found.get(i)) for i, row in enumerate(rows)]
 
 
 def _prepared(model: Labeller, language: str, rows: Sequence[Example]) -> list[PreparedExample | None]:
@@ -190,28 +181,26 @@ def _prepared(model: Labeller, language: str, rows: Sequence[Example]) -> list[P
         return single
 
 
-def _prediction(row: Example, found: Classification | None) -> _Prediction:
-    assert row.label is not None
-    line = {
+def _line(row: Example, found: Classification | None) -> dict[str, Any]:
+    return {
         "source": row.source,
         "row": row.row,
         **row.fields,
         "gold": row.label,
         "predicted": found.label if found else None,
         "probabilities": {k: round(v, 6) for k, v in found.probabilities.items()} if found else None,
-        "truncated": found.truncated if found else False,
+        "truncated": bool(found and found.truncated),
     }
-    return _Prediction(found.label if found else None, row.label, bool(found and found.truncated), line)
 
 
-def _result(language: str, predictions: Sequence[_Prediction], labels: Sequence[str]) -> LanguageResult:
+def _result(language: str, predictions: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> LanguageResult:
     index = {label: i for i, label in enumerate(labels)}
     return language_result(
         language,
-        [index[p.gold] for p in predictions],
-        [INVALID if p.label is None else index[p.label] for p in predictions],
+        [index[line["gold"]] for line in predictions],
+        [INVALID if line["predicted"] is None else index[line["predicted"]] for line in predictions],
         labels,
-        num_truncated=sum(p.truncated for p in predictions),
+        num_truncated=sum(line["truncated"] for line in predictions),
     )
 
 
@@ -220,17 +209,16 @@ def _key(weights_sha256: str, task: Task, max_examples: int | None) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def _write(path: Path, key: str, predictions: Sequence[_Prediction]) -> None:
-    lines = [json.dumps({"run": key, **p.line}, ensure_ascii=False) for p in predictions]
+def _write(path: Path, key: str, predictions: Sequence[Mapping[str, Any]]) -> None:
+    lines = [json.dumps({"run": key, **line}, ensure_ascii=False) for line in predictions]
     write_file(path, "\n".join(lines) + "\n")
 
 
-def _read(path: Path, key: str, num_rows: int) -> list[_Prediction] | None:
+def _read(path: Path, key: str, num_rows: int) -> list[dict[str, Any]] | None:
     """Predictions of an earlier evaluation with the same key, None where there are none or not all."""
     try:
         lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
-        if len(lines) != num_rows or any(line.pop("run") != key for line in lines):
-            return None
-        return [_Prediction(line["predicted"], line["gold"], line["truncated"], line) for line in lines]
+        mine = len(lines) == num_rows and all(line.pop("run") == key for line in lines)
+        return lines if mine and all({"predicted", "gold", "truncated"} <= line.keys() for line in lines) else None
     except (OSError, ValueError, KeyError):
         return None

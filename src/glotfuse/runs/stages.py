@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glotfuse.model import checkpoint
 from glotfuse.backbones import LM, add_adapter
-from glotfuse.recipes.config import AdapterConfig, AugmentationConfig, FusionConfig, GeneralConfig, ProbeConfig, Recipe
 from glotfuse.errors import CheckpointError
+from glotfuse.model import checkpoint
 from glotfuse.model.fused_model import FusedModel
-from glotfuse.run_folder import CONFIG, STAGES, read_config, read_record
+from glotfuse.recipes.config import AdapterConfig, AugmentationConfig, FusionConfig, GeneralConfig, ProbeConfig, Recipe
 from glotfuse.recipes.loading import section_from_dict
+from glotfuse.run_folder import CONFIG, STAGES, read_config, read_record
 
 GENERAL, ADAPTER_STAGE = "general", "adapter"
 """Names of the folders: `RUN/stages/general`, `RUN/stages/adapter`."""

@@ -187,10 +187,10 @@ def _warm_start(run: Run) -> dict[str, Any] | None:
     if len(chosen) > config.warm_start_texts:
         chosen = sample(chosen, config.warm_start_texts, run.recipe.training.seed)
     texts = [model.reader.template.format_map(row.fields) for row in chosen]
-    with Bar("warm start", len(texts)) as bar:
-        # whole documents are read here alone, and training keeps the states of their first parts
-        with model.reading_states(None) if task.label_column is None else nullcontext():
-            return asdict(align(model, texts, language=task.train_language, progress=bar.advance))
+    # whole documents are read here alone, and training keeps the states of their first parts
+    states = model.reading_states(None) if task.label_column is None else nullcontext()
+    with Bar("warm start", len(texts)) as bar, states:
+        return asdict(align(model, texts, language=task.train_language, progress=bar.advance))
 
 
 def _fit_probe(run: Run) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def fit(
         reader: Template and length limit.
         labels: (K,) label words.
         train: Fields and label words of the training rows.
-        dev: The same of the development rows, which choose the regularisation; None takes 10, as is usual.
+        dev: Those of the development rows, which choose the regularisation; None takes 10, as is usual.
         language: Of all these rows.
         seed: Of the solver.
 

@@ -176,7 +176,7 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
 
 
 def read_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[str], folder: Path) -> Lexicon:
-    """As `build_lexicon`, from the disk where the same words were translated before."""
+    """Translations of English words (W,), from the disk where the same words were translated before."""
     key = hashlib.sha256("\n".join([vocabulary.key, _SETTINGS, *english]).encode()).hexdigest()[:24]
     return _stored(
         folder / f"{key}.json",

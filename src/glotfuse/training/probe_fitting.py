@@ -133,7 +133,7 @@ def weigh(model: FusedModel, probe: Probe, dev: ProbeRows, batch_size: int = 32)
 
 
 def _choose_shares(probe: Probe, lm: Tensor, own: Tensor, gold: Tensor) -> tuple[Probe, dict[str, Any]]:
-    """As `weigh`, from log-probabilities (N,K) of the LM and the probe and numbers of labels (N,)."""
+    """Chooses the shares by log-probabilities (N,K) of the LM and the probe and the gold labels' numbers (N,)."""
     pairs = [(a, b) for a in SHARES for b in SHARES if a + b > 0]
     chosen = min(pairs, key=lambda pair: _loss(torch.log_softmax(pair[0] * lm + pair[1] * own, -1), gold))
     weighed = replace(probe, shares=torch.tensor(chosen))
