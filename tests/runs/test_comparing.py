@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from rich.console import Console
 
 from glotfuse.errors import ConfigError, DataError
-from glotfuse.evaluation.comparison import Comparison, Contestant, compare
+from glotfuse.evaluation.comparison import Contestant, compare
+from glotfuse.evaluation.comparison_data import GroupDifference, LanguageDifference, load_comparison
 from glotfuse.evaluation.comparison_table import comparison_results, statements
 from glotfuse.evaluation.statement import statement
 from glotfuse.runs import comparing
 from glotfuse.runs import train as runs
 from glotfuse.runs.comparing import compare_all
+from paths import ROOT
 from small_runs import small_values, write_task
 
 
@@ -38,6 +41,19 @@ def write_recipes(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
+def layout(value: Any, key: str = "") -> Any:
+    """The keys of a comparison and the kinds of its values; of a list its first, of scores those of any recipe."""
+    if key == "scores":
+        return layout(next(iter(value.values())))
+    if key in ("metadata", "leaks"):
+        return sorted(value) if key == "metadata" else None
+    if isinstance(value, dict):
+        return {name: layout(part, name) for name, part in sorted(value.items())}
+    return (
+        [layout(value[0])] if isinstance(value, list) and value else type(value).__name__ if value is not None else None
+    )
+
+
 def test_recipes_are_trained_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_recipes(tmp_path, "last", "mean", "embedding", "text")
     trained: list[str] = []
@@ -51,13 +67,17 @@ def test_recipes_are_trained_measured_and_compared(tmp_path: Path, monkeypatch: 
     found = compare_all(paths, tmp_path / "out", seeds=2)
     expected = ["last/seed-0", "last/seed-1", "mean/seed-0", "mean/seed-1", "embedding/seed-0", "text/seed-0"]
     assert trained == expected
-    assert [recipe["seeds"] for recipe in found.recipes] == [[0, 1], [0, 1], [0], [0]]
-    assert [recipe["trained"] for recipe in found.recipes] == [True, True, True, False]
-    assert [language["code"] for language in found.languages] == ["eng_Latn", "sin_Sinh"]
+    assert [list(recipe.seeds) for recipe in found.recipes] == [[0, 1], [0, 1], [0], [0]]
+    assert [recipe.trained for recipe in found.recipes] == [True, True, True, False]
+    assert [language.code for language in found.languages] == ["eng_Latn", "sin_Sinh"]
     assert len(found.pairs) == 6
-    assert Comparison.load(tmp_path / "out" / "comparison.json") == Comparison(**json.loads(json.dumps(vars(found))))
+    written = tmp_path / "out" / "comparison.json"
+    assert load_comparison(written) == found
+    assert load_comparison(written).to_dict() == found.to_dict()
+    before = ROOT / "tests" / "fixtures" / "run_before_the_house" / "comparison" / "comparison.json"
+    assert layout(json.loads(written.read_text("utf8"))) == layout(json.loads(before.read_text("utf8")))
     page = (tmp_path / "out" / "comparison.md").read_text("utf8")
-    assert all(pair["statement"] in page for pair in found.pairs)
+    assert all(pair.statement in page for pair in found.pairs)
     assert len(statements(found)) == 3
     assert comparison_results(found).rows[1][0] == "Sinhala"
     console = Console(width=80, file=io.StringIO())
@@ -79,9 +99,9 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
             path = tmp_path / "out" / name / f"seed-{seed}" / "predictions" / "test" / "eng_Latn.jsonl"
             lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
             shares.append(sum(line["gold"] == line["predicted"] for line in lines) / len(lines))
-        scores = found.languages[0]["scores"][name]
-        assert scores["per_seed"] == pytest.approx(shares)
-        assert scores["accuracy"]["value"] == pytest.approx(sum(shares) / 2)
+        scores = found.languages[0].scores[name]
+        assert scores.per_seed == pytest.approx(shares)
+        assert scores.accuracy.value == pytest.approx(sum(shares) / 2)
 
 
 def write_run(folder: Path, right: dict[str, list[bool]], *, gold: str = "ab") -> Path:
@@ -114,18 +134,18 @@ def test_a_sure_difference_is_said_and_an_unsure_one_is_not(tmp_path: Path) -> N
     }
     found = compare([Contestant(name, [run]) for name, run in runs_of.items()])
     first, second, _ = found.pairs
-    assert first["statement"].startswith("good beats bad by 40.0 points (95% CI")
-    assert "better in 2, worse in 0, and 1 do not differ surely" in first["statement"]
-    assert "on average over 2 languages (all but English)" in first["statement"]
-    assert second["statement"].startswith("same is ahead of good by 0.5 points")
-    assert "which chance can explain" in second["statement"]
-    assert "Both were trained once" in first["statement"]
+    assert first.statement.startswith("good beats bad by 40.0 points (95% CI")
+    assert "better in 2, worse in 0, and 1 do not differ surely" in first.statement
+    assert "on average over 2 languages (all but English)" in first.statement
+    assert second.statement.startswith("same is ahead of good by 0.5 points")
+    assert "which chance can explain" in second.statement
+    assert "Both were trained once" in first.statement
     assert found.metadata["parallel_rows"] is True
 
 
 def test_the_better_one_is_named_first_whatever_the_order() -> None:
-    average = {"difference": -0.1, "low": -0.15, "high": -0.05, "p_value": 0.01, "num_languages": 2, "title": "all"}
-    languages = [{"difference": -0.2, "p_adjusted": 0.01}, {"difference": 0.1, "p_adjusted": 0.02}]
+    average = GroupDifference(-0.1, -0.15, -0.05, 0.01, title="all", num_languages=2)
+    languages = [LanguageDifference(-0.2, p_adjusted=0.01), LanguageDifference(0.1, p_adjusted=0.02)]
     said = statement("a", "b", average, languages)
     assert said.startswith("b beats a by 10.0 points (95% CI +5.0 to +15.0, p = 0.010)")
     assert "better in 1, worse in 1, and 0 do not differ" in said

@@ -6,9 +6,8 @@ and nothing else, so finished runs of any origin can be compared. Nothing here i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,20 @@ from typing import Any
 import numpy as np
 
 from glotfuse.errors import DataError
-from glotfuse.evaluation.predictions import Answers, check_same_rows, read_answers, row_ids
+from glotfuse.evaluation.comparison_data import (
+    Comparison,
+    Estimate,
+    GroupDifference,
+    GroupScores,
+    LanguageDifference,
+    LanguageScores,
+    Pair,
+    RecipeRuns,
+    Scores,
+    SeedScores,
+)
+from glotfuse.evaluation.metrics import Interval
+from glotfuse.evaluation.predictions import Predictions, check_same_rows, read_predictions, row_ids
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.evaluation.statement import statement
 from glotfuse.evaluation.statistics import (
@@ -32,7 +44,8 @@ from glotfuse.languages.facts import LanguageGroup, family_of, groups_for, scrip
 from glotfuse.languages.names import is_english, is_low_resource, name_of
 from glotfuse.run_folder import report_file
 
-FORMAT = 1
+ALL_BUT_ENGLISH = "all but English"
+"""Title of the group that the main figure of a pair is over."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +64,6 @@ class Contestant:
     """Whether anything is trained."""
     random: bool = True
     """Whether another seed would give another result; a recipe of which that is not so has one run."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The result, as plain values that `comparison.json` holds; fractions, not percent."""
-
-    task: str
-    split: str
-    labels: list[str]
-    metadata: dict[str, Any]
-    recipes: list[dict[str, Any]]
-    languages: list[dict[str, Any]]
-    groups: list[dict[str, Any]]
-    pairs: list[dict[str, Any]]
-    leaks: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """With the version of the layout."""
-        return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def load(cls, path: Path) -> Comparison:
-        """Reads what `to_dict` gave.
-
-        Raises:
-            DataError: It is missing or of another layout.
-        """
-        try:
-            values = json.loads(path.read_text("utf8"))
-            if values.pop("format") != FORMAT:
-                raise ValueError("another format")
-            return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"Expected a comparison in {path}; found: {error}. Run `glotfuse compare` again.") from None
 
 
 def compare(contestants: Sequence[Contestant], split: str = "test") -> Comparison:
@@ -109,7 +88,9 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
         raise DataError(
             "Expected languages that all runs were measured on; found none. Measure them with `glotfuse eval`."
         )
-    answers = {c.name: {code: read_answers(c.runs, split, code, first.labels) for code in shared} for c in contestants}
+    answers = {
+        c.name: {code: read_predictions(c.runs, split, code, first.labels) for code in shared} for c in contestants
+    }
     for code in shared:
         check_same_rows(code, {name: found[code] for name, found in answers.items()})
     encoders = {str(report.metadata.get("encoder")) for runs in reports.values() for report in runs}
@@ -120,7 +101,7 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
     return Comparison(
         task=first.task,
         split=split,
-        labels=list(first.labels),
+        labels=tuple(first.labels),
         metadata={
             "encoder": encoder,
             "lm": first.metadata.get("lm"),
@@ -128,29 +109,27 @@ def compare(contestants: Sequence[Contestant], split: str = "test") -> Compariso
             "left_out": [code for code in measured if code not in shared],
             "leaks_checked": all(r.metadata.get("leaks_checked") is True for found in reports.values() for r in found),
         },
-        recipes=[
-            {
-                "name": c.name,
-                "seeds": list(c.seeds) or list(range(len(c.runs))),
-                "runs": [str(run) for run in c.runs],
-                "seconds": list(c.seconds) or [None] * len(c.runs),
-                "trained": c.trained,
-                "random": c.random,
-            }
-            for c in contestants
-        ],
-        languages=languages,
-        groups=[_group(group, answers, rows, languages) for group in groups],
-        pairs=[
+        recipes=tuple(_recipe(contestant) for contestant in contestants),
+        languages=tuple(languages),
+        groups=tuple(_group(group, answers, rows, languages) for group in groups),
+        pairs=tuple(
             _pair(a, b, answers, groups, rows, [c.name for c in (a, b) if c.random and len(c.runs) == 1])
             for a, b in combinations(contestants, 2)
-        ],
-        leaks=_listed(first.metadata.get("leaks")),
+        ),
+        leaks=tuple(leaks) if isinstance(leaks := first.metadata.get("leaks"), list) else (),
     )
 
 
-def _listed(value: object) -> list[dict[str, Any]]:
-    return list(value) if isinstance(value, list) else []
+def _recipe(contestant: Contestant) -> RecipeRuns:
+    number = len(contestant.runs)
+    return RecipeRuns(
+        contestant.name,
+        tuple(contestant.seeds or range(number)),
+        tuple(map(str, contestant.runs)),
+        tuple(contestant.seconds or [None] * number),
+        contestant.trained,
+        contestant.random,
+    )
 
 
 def _check_same_task(reports: Mapping[str, Sequence[EvaluationReport]]) -> None:
@@ -164,40 +143,46 @@ def _all_have(reports: Mapping[str, Sequence[EvaluationReport]], code: str) -> b
     return all(code in {r.language for r in report.results} for runs in reports.values() for report in runs)
 
 
-def _language(code: str, encoder: str, answers: Mapping[str, Mapping[str, Answers]], num_labels: int) -> dict[str, Any]:
-    scores = {}
-    for name, by_language in answers.items():
-        found = by_language[code]
-        scores[name] = {
-            "accuracy": asdict(accuracy_over_seeds(found.correct)),
-            "macro_f1": asdict(macro_f1_over_seeds(found.gold, found.predicted, num_labels)),
-            "per_seed": found.correct.mean(axis=1).tolist(),
-        }
-    return {
-        "code": code,
-        "name": name_of(code),
-        "script": script_of(code),
-        "family": family_of(code),
-        "low_resource": is_low_resource(code),
-        "seen": seen_by(encoder, code),
-        "num_examples": len(next(iter(answers.values()))[code].rows),
-        "scores": scores,
+def _language(
+    code: str, encoder: str, answers: Mapping[str, Mapping[str, Predictions]], num_labels: int
+) -> LanguageScores:
+    found = {name: by_language[code] for name, by_language in answers.items()}
+    scores = {
+        name: SeedScores(
+            _estimate(accuracy_over_seeds(own.correct)),
+            _estimate(macro_f1_over_seeds(own.gold, own.predicted, num_labels)),
+            tuple(own.correct.mean(axis=1).tolist()),
+        )
+        for name, own in found.items()
     }
+    return LanguageScores(
+        code=code,
+        name=name_of(code),
+        num_examples=len(next(iter(found.values())).rows),
+        scores=scores,
+        script=script_of(code),
+        family=family_of(code),
+        low_resource=is_low_resource(code),
+        seen=seen_by(encoder, code),
+    )
 
 
 def _group(
     group: LanguageGroup,
-    answers: Mapping[str, Mapping[str, Answers]],
+    answers: Mapping[str, Mapping[str, Predictions]],
     rows: Mapping[str, Sequence[int]] | None,
-    languages: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+    languages: Sequence[LanguageScores],
+) -> GroupScores:
     scores = {}
     for name, by_language in answers.items():
-        found = [by_language[code] for code in group.codes]
-        means = average_over_seeds([one.correct for one in found], _ids(group.codes, rows))
-        f1 = [one["scores"][name]["macro_f1"]["value"] for one in languages if one["code"] in group.codes]
-        scores[name] = {"accuracy": asdict(means), "macro_f1": float(np.mean(f1))}
-    return {"title": group.title, "languages": list(group.codes), "scores": scores}
+        means = average_over_seeds([by_language[code].correct for code in group.codes], _ids(group.codes, rows))
+        f1 = [one.scores[name].f1.value for one in languages if one.code in group.codes]
+        scores[name] = Scores(_estimate(means), float(np.mean(f1)))  # type: ignore[arg-type]
+    return GroupScores(group.title, tuple(group.codes), scores)
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(found.value, found.low, found.high)
 
 
 def _ids(codes: Sequence[str], rows: Mapping[str, Sequence[int]] | None) -> list[Sequence[int]] | None:
@@ -207,41 +192,32 @@ def _ids(codes: Sequence[str], rows: Mapping[str, Sequence[int]] | None) -> list
 def _pair(
     first: Contestant,
     second: Contestant,
-    answers: Mapping[str, Mapping[str, Answers]],
+    answers: Mapping[str, Mapping[str, Predictions]],
     groups: Sequence[LanguageGroup],
     rows: Mapping[str, Sequence[int]] | None,
     trained_once: Sequence[str],
-) -> dict[str, Any]:
+) -> Pair:
     one, other = answers[first.name], answers[second.name]
     by_group = []
     for group in groups:
-        found = compare_average(
-            [one[code].correct for code in group.codes],
-            [other[code].correct for code in group.codes],
-            _ids(group.codes, rows),
-        )
-        by_group.append({"title": group.title, "num_languages": len(group.codes), **_plain(found)})
+        first_side, other_side = ([side[code].correct for code in group.codes] for side in (one, other))
+        found = compare_average(first_side, other_side, _ids(group.codes, rows))
+        by_group.append(GroupDifference(**_plain(found), title=group.title, num_languages=len(group.codes)))
     by_language = [(code, compare_language(one[code].correct, other[code].correct)) for code in one]
     corrected = adjusted([found.p_value for _, found in by_language])
-    languages = [
-        {"code": code, **_plain(found), "p_adjusted": p}
+    languages = tuple(
+        LanguageDifference(**_plain(found), code=code, p_adjusted=p)
         for (code, found), p in zip(by_language, corrected, strict=True)
-    ]
+    )
     english = {
         contestant.name: float(found.correct.mean())
         for contestant in (first, second)
         for code, found in answers[contestant.name].items()
         if is_english(code)
     }
-    main = next((group for group in by_group if group["title"] == "all but English"), by_group[0])
-    return {
-        "first": first.name,
-        "second": second.name,
-        "statement": statement(first.name, second.name, main, languages, trained_once, english),
-        "average": main,
-        "groups": by_group,
-        "languages": languages,
-    }
+    main = next((group for group in by_group if group.title == ALL_BUT_ENGLISH), by_group[0])
+    said = statement(first.name, second.name, main, languages, trained_once, english)
+    return Pair(first.name, second.name, said, main, tuple(by_group), languages)
 
 
 def _plain(found: PairedResult) -> dict[str, Any]:
@@ -252,5 +228,5 @@ def _plain(found: PairedResult) -> dict[str, Any]:
         "p_value": found.p_value,
         "sign_test_p": found.exact_p,
         "effect_size": found.cohens_h,
-        "num_seeds": list(found.num_seeds),
+        "num_seeds": found.num_seeds,
     }

@@ -1,10 +1,13 @@
-"""The layout of comparison.json, format 1. Scores, differences and ends of intervals are fractions (0 to 1)."""
+"""A comparison as values: what comparison.json holds (format 1), as fractions, not percent.
+
+A file of another origin may lack what has a default here.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """One recipe's scores in a language or group; in a language also the accuracy of each seed."""
+    """One recipe's scores; macro-F1 has an interval in a language, and none in a group."""
 
     accuracy: Estimate
     macro_f1: Estimate | float | None = None
-    per_seed: tuple[float | None, ...] = ()
 
     @property
     def f1(self) -> Estimate:
@@ -39,14 +41,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class SeedScores(Scores):
+    """One recipe's scores in a language, with the accuracy of each seed."""
+
+    per_seed: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
 class RecipeRuns:
-    """A recipe and its runs, one for each seed; `seconds` are of training."""
+    """A recipe and its runs, one for each seed.
+
+    Training took `seconds`; `trained` is whether anything was, and `random` whether another seed would change it.
+    """
 
     name: str
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
     seconds: tuple[float | None, ...] = ()
     trained: bool | None = None
+    random: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class LanguageScores:
     code: str
     name: str
     num_examples: int
-    scores: Mapping[str, Scores]
+    scores: Mapping[str, SeedScores]
     script: str | None = None
     family: str | None = None
     low_resource: bool | None = None
@@ -74,29 +87,43 @@ class GroupScores:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of the first recipe minus that of the second, over a group or (with `code`) in a language."""
+    """Accuracy of the first recipe minus that of the second, with the p-values of both tests and Cohen's h."""
 
     difference: float | None
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
-    title: str = ""
-    code: str = ""
-    p_adjusted: float | None = None
     sign_test_p: float | None = None
     effect_size: float | None = None
+    num_seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupDifference(Difference):
+    """On average over a group of languages."""
+
+    title: str = ""
+    num_languages: int | None = None
+
+
+@dataclass(frozen=True)
+class LanguageDifference(Difference):
+    """In a language; the p-value once more, corrected for the number of languages by Holm's method."""
+
+    code: str = ""
+    p_adjusted: float | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two recipes compared."""
+    """Two recipes compared; the average is that over all languages but English, where there are others."""
 
     first: str
     second: str
     statement: str
-    average: Difference
-    groups: tuple[Difference, ...] = ()
-    languages: tuple[Difference, ...] = ()
+    average: GroupDifference
+    groups: tuple[GroupDifference, ...] = ()
+    languages: tuple[LanguageDifference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +139,10 @@ class Comparison:
     groups: tuple[GroupScores, ...] = ()
     pairs: tuple[Pair, ...] = ()
     leaks: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of comparison.json, with the version of the layout."""
+        return {"format": FORMAT, **asdict(self)}
 
 
 def load_comparison(path: Path) -> Comparison:

@@ -1,4 +1,4 @@
-"""Saved answers of a recipe's runs, row by row, and whether rows of languages are translations of each other.
+"""Saved predictions of a recipe's runs, row by row, and whether rows of languages are translations of each other.
 
 Legend: S seeds, N rows of a language.
 """
@@ -20,8 +20,8 @@ from glotfuse.run_folder import predictions_file
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One recipe's answers in one language."""
+class Predictions:
+    """One recipe's predictions in one language."""
 
     rows: list[int]
     """(N,) row numbers."""
@@ -37,7 +37,7 @@ class Answers:
         return right
 
 
-def read_answers(runs: Sequence[Path], split: str, code: str, labels: Sequence[str]) -> Answers:
+def read_predictions(runs: Sequence[Path], split: str, code: str, labels: Sequence[str]) -> Predictions:
     """Reads the predictions of a recipe's runs in one language, ordered by row.
 
     Args:
@@ -67,10 +67,10 @@ def read_answers(runs: Sequence[Path], split: str, code: str, labels: Sequence[s
         if rows and (rows, gold) != (found, answers):
             raise DataError(f"Expected the same rows of {code} in all seeds; {run} has others. Measure it again.")
         rows, gold = found, answers
-    return Answers(rows, np.array(gold), np.array(predicted))
+    return Predictions(rows, np.array(gold), np.array(predicted))
 
 
-def check_same_rows(code: str, by_recipe: Mapping[str, Answers]) -> None:
+def check_same_rows(code: str, by_recipe: Mapping[str, Predictions]) -> None:
     """Refuses recipes that were measured on different rows of a language.
 
     Raises:
@@ -85,7 +85,7 @@ def check_same_rows(code: str, by_recipe: Mapping[str, Answers]) -> None:
             )
 
 
-def row_ids(answers: Mapping[str, Answers]) -> dict[str, list[int]] | None:
+def row_ids(answers: Mapping[str, Predictions]) -> dict[str, list[int]] | None:
     """Row numbers by language where the rows are translations of each other, else None.
 
     They are taken for translations where all languages have the same row numbers with the same gold labels.

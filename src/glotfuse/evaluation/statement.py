@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from glotfuse.evaluation.comparison_data import GroupDifference, LanguageDifference
 
 _LEVEL = 0.05
 _UNLEARNED = 0.1
@@ -13,8 +14,8 @@ _UNLEARNED = 0.1
 def statement(
     first: str,
     second: str,
-    average: Mapping[str, Any],
-    languages: Sequence[Mapping[str, Any]],
+    average: GroupDifference,
+    languages: Sequence[LanguageDifference],
     trained_once: Sequence[str] = (),
     english: Mapping[str, float] | None = None,
 ) -> str:
@@ -28,15 +29,16 @@ def statement(
         trained_once: Which of the two would come out otherwise with another seed, and have one run.
         english: Accuracy of each on English, where it was measured.
     """
-    ahead, behind = (first, second) if average["difference"] >= 0 else (second, first)
-    sign = 1 if average["difference"] >= 0 else -1
-    low, high = sorted((sign * average["low"], sign * average["high"]))
-    interval = f"95% CI {low * 100:+.1f} to {high * 100:+.1f}, p = {_p(average['p_value'])}"
-    gap = f"{abs(average['difference']) * 100:.1f} points ({interval})"
-    number = average["num_languages"]
-    where = f"on average over {number} language{'s' if number > 1 else ''} ({average['title']})"
-    sure = [entry for entry in languages if entry["p_adjusted"] < _LEVEL]
-    better = sum(sign * entry["difference"] > 0 for entry in sure)
+    difference, p_value = _known(average.difference), _known(average.p_value)
+    ahead, behind = (first, second) if difference >= 0 else (second, first)
+    sign = 1 if difference >= 0 else -1
+    low, high = sorted((sign * _known(average.low), sign * _known(average.high)))
+    interval = f"95% CI {low * 100:+.1f} to {high * 100:+.1f}, p = {_p(p_value)}"
+    gap = f"{abs(difference) * 100:.1f} points ({interval})"
+    number = average.num_languages or len(languages)
+    where = f"on average over {number} language{'s' if number > 1 else ''} ({average.title})"
+    sure = [entry for entry in languages if _known(entry.p_adjusted) < _LEVEL]
+    better = sum(sign * _known(entry.difference) > 0 for entry in sure)
     worse = len(sure) - better
     rest = len(languages) - len(sure)
     once = ""
@@ -48,16 +50,21 @@ def statement(
             f" On English itself {ahead} has {english[ahead] * 100:.1f}% and {behind} {english[behind] * 100:.1f}%: "
             f"{behind} has learned the task less, so this says little of how well it transfers."
         )
-    if average["difference"] == 0:
+    if difference == 0:
         return (
             f"{first} and {second} are equal {where}. Of {len(languages)} languages {rest} do not differ surely.{once}"
         )
-    verb = "beats" if average["p_value"] < _LEVEL else "is ahead of"
-    surely = "" if average["p_value"] < _LEVEL else ", which chance can explain"
+    verb = "beats" if p_value < _LEVEL else "is ahead of"
+    surely = "" if p_value < _LEVEL else ", which chance can explain"
     return (
         f"{ahead} {verb} {behind} by {gap} {where}{surely}. Of {len(languages)} languages it is better in {better}, "
         f"worse in {worse}, and {rest} do not differ surely (p < {_LEVEL}, Holm).{once}"
     )
+
+
+def _known(value: float | None) -> float:
+    assert value is not None, "a comparison that is being made has all figures"
+    return value
 
 
 def _p(value: float) -> str:

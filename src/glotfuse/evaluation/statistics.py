@@ -63,7 +63,6 @@ class PairedResult:
         exact_p: Two-sided sign test over the rows that differ in their mean over seeds; with one seed each it is
             McNemar's exact test. A check: it knows nothing of the variance between seeds.
         cohens_h: 2 asin(sqrt(p1)) - 2 asin(sqrt(p2)); 0.2 is small, 0.5 medium, 0.8 large (J. Cohen, 1988).
-        discordant_odds: (num_better + 1/2) / (num_worse + 1/2).
         num_rows: Rows compared; in an average the distinct row ids.
         num_better: Rows that a larger share of the first recipe's seeds has right.
         num_worse: Rows that a smaller share has right.
@@ -76,7 +75,6 @@ class PairedResult:
     p_value: float
     exact_p: float
     cohens_h: float
-    discordant_odds: float
     num_rows: int
     num_better: int
     num_worse: int
@@ -233,7 +231,6 @@ def compare_average(
         p_value=float(2 * t.sf(abs(difference) / math.sqrt(variance), freedom)),
         exact_p=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
         cohens_h=float(proportion_effectsize(first, second)),
-        discordant_odds=(better + 0.5) / (worse + 0.5),
         num_rows=num_rows,
         num_better=better,
         num_worse=worse,

@@ -12,7 +12,8 @@ from pathlib import Path
 from glotfuse import distributed
 from glotfuse.backbones import LM, Encoder
 from glotfuse.errors import ConfigError
-from glotfuse.evaluation.comparison import Comparison, Contestant, compare
+from glotfuse.evaluation.comparison import Contestant, compare
+from glotfuse.evaluation.comparison_data import Comparison
 from glotfuse.evaluation.comparison_table import to_markdown
 from glotfuse.files import to_json, write_files
 from glotfuse.progress import console
@@ -78,7 +79,8 @@ def compare_all(
         recipe = with_evaluation(recipe, split=split, languages=languages, max_examples=max_examples)
         contestants.append(_run_all(name, recipe, out / name, seeds, loaded))
     found = compare(contestants, split)
-    found.metadata.update(command=command_line(), hardware=hardware(), versions=versions())
+    own = {"command": command_line(), "hardware": hardware(), "versions": versions()}
+    found = replace(found, metadata={**found.metadata, **own})
     files = {COMPARISON: to_json(found.to_dict()), COMPARISON_PAGE: to_markdown(found).encode("utf8")}
     distributed.once(lambda: write_files(out, files))
     return found
