@@ -32,10 +32,10 @@ def family_of(lm: LM) -> str:
 
 def rows(lm: LM) -> tuple[Tensor, Tensor]:
     """Right-padded ids of texts and their mask."""
-    tokenised = [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-    longest = max(map(len, tokenised))
-    ids = torch.tensor([row + [7] * (longest - len(row)) for row in tokenised])
-    return ids, torch.tensor([[i < len(row) for i in range(longest)] for row in tokenised])
+    tokenized = [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    longest = max(map(len, tokenized))
+    ids = torch.tensor([row + [7] * (longest - len(row)) for row in tokenized])
+    return ids, torch.tensor([[i < len(row) for i in range(longest)] for row in tokenized])
 
 
 def rms(x: Tensor) -> float:

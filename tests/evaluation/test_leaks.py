@@ -6,22 +6,27 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
 
 from glotfuse.evaluation.leaks import (
     MIN_CONTAINED,
+    Leak,
     TrainingTexts,
     check_languages,
     foreign_rows,
     normalised,
-    repeated_rows,
 )
 from glotfuse.tasks import Example, get_task, task_from_files
 
 LONG = "The harbour authority closed both piers on Tuesday after a container ship drifted into the quay at dawn."
 SINHALA = "වරාය අධිකාරිය අඟහරුවාදා ජැටි දෙකම වසා දැමුවේය."
+
+
+def repeated_rows(training: Sequence[Example], test: Sequence[Example], language: str) -> Leak | None:
+    return TrainingTexts(training).repeated(test, language)
 
 
 def rows(*texts, language="eng_Latn", source="train.tsv"):

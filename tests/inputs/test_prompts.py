@@ -1,6 +1,6 @@
 """The prompt in the styles of common LMs: one BOS, the span's place, the answer's tokens and its end.
 
-The reference is the whole conversation as the LM's own template shows it, tokenised in one piece, with a special
+The reference is the whole conversation as the LM's own template shows it, tokenized in one piece, with a special
 token where the span belongs.
 """
 

@@ -184,7 +184,7 @@ def test_no_written_character_is_split(kind: str, text: str) -> None:
     for max_length in range(20, 40):
         encoder = StubEncoder(kind)
         [(_, cut)] = reader(encoder, max_length=max_length).read([{"text": text}])
-        chosen = encoder.texts[-1]  # the beginning that was chosen is tokenised last
+        chosen = encoder.texts[-1]  # the beginning that was chosen is tokenized last
         end = len(chosen)
         assert cut
         assert text.startswith(chosen)

@@ -154,12 +154,12 @@ def test_what_has_no_meaning_is_refused(model: FusedLM) -> None:
 def test_a_long_text_loses_its_beginning_and_keeps_its_question(model: FusedLM) -> None:
     long = "Filler words stand here. " * 60 + "The team won the match."
     cut = GlotfuseLM(model, max_length=12)
-    kept = cut._tokenise([(long, None)])[0]
+    kept = cut._tokenize([(long, None)])[0]
     assert kept.truncated
     assert len(kept.encoder_ids) <= 12
     whole = model.encoder.tokenize([long], None)[0]
     assert kept.encoder_ids[-6:] == whole[-6:]
-    head = GlotfuseLM(model, max_length=12, truncation="end")._tokenise([(long, None)])[0]
+    head = GlotfuseLM(model, max_length=12, truncation="end")._tokenize([(long, None)])[0]
     assert head.encoder_ids[:6] == whole[:6]
 
 

@@ -230,6 +230,7 @@ def test_templates_and_instructions_have_defaults(write):
     found = task_from_files(folder, text_columns=["question", "passage"])
     assert found.template == "Question: {question} Passage: {passage}"
     assert found.cut_column == "question"
-    assert found.prompt_instruction == "Which label fits this text? Answer with one of: a, b."
+    assert found.instruction == "Which label fits this text? Answer with one of: {labels}."
+    assert found.labels == ["a", "b"]
     assert task_from_files(folder, text_columns=["passage"]).template == "{passage}"
-    assert task_from_files(folder, text_columns=["passage"], label_column=None).prompt_instruction == ""
+    assert task_from_files(folder, text_columns=["passage"], label_column=None).instruction == ""

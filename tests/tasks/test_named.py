@@ -53,7 +53,7 @@ def test_template_and_label_words_are_those_of_the_paper(name):
 def test_every_named_task_has_an_instruction_with_its_labels(name):
     task = get_task(name)
     assert task.name == name
-    assert task.prompt_instruction.endswith(", ".join(task.labels) + ".")
+    assert task.instruction.endswith("{labels}.")
 
 
 def test_pairs_are_cut_at_the_premise():

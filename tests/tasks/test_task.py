@@ -60,7 +60,6 @@ def test_parts_that_do_not_fit_are_refused(options, message):
 
 def test_label_words_come_in_the_given_order():
     assert task().labels == ["Positive", "Negative"]
-    assert task(instruction="One of: {labels}.").prompt_instruction == "One of: Positive, Negative."
 
 
 def test_the_template_is_filled_with_texts_that_may_hold_braces():

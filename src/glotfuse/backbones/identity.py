@@ -43,7 +43,7 @@ class BackboneIdentity:
     """How its weights were quantised when it was loaded; the hash is of the files as they are."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """The identity as plain values, for JSON."""
         return asdict(self)
 
     @classmethod

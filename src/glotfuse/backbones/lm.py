@@ -115,7 +115,7 @@ class LM(nn.Module):
 
     @property
     def plain(self) -> LM:
-        """The same LM without adapter."""
+        """The LM without its adapter; itself, where it has none."""
         return self if self.adapter is None else cast(LM, self.adapter.base)
 
     @property

@@ -92,7 +92,17 @@ class TrainingTexts:
             self._first.setdefault(text, i)
 
     def repeated(self, test: Sequence[Example], language: str) -> Leak | None:
-        """Finds the test rows that occur among these; see `repeated_rows`."""
+        """Finds the test rows that occur among these, whole or, if they are long, one inside the other.
+
+        The time grows with the number of characters, not with the number of pairs.
+
+        Args:
+            test: Rows that are measured on, all of one language.
+            language: Its code.
+
+        Returns:
+            The finding, or `None` if no test row occurs in training.
+        """
         texts = [normalised(row) for row in test]
         found = {i: self._first[text] for i, text in enumerate(texts) if text in self._first}
         rest = list(dict.fromkeys(t for i, t in enumerate(texts) if i not in found and len(t) >= MIN_CONTAINED))
@@ -129,22 +139,6 @@ def normalised(row: Example) -> str:
     A text of nothing but punctuation stays as it is, for without it all such texts would be the same.
     """
     return _COLUMN_END.join(_normalised(text) for text in row.fields.values())
-
-
-def repeated_rows(training: Sequence[Example], test: Sequence[Example], language: str) -> Leak | None:
-    """Finds test rows that occur in training, whole or, if they are long, one inside the other.
-
-    The time grows with the number of characters, not with the number of pairs.
-
-    Args:
-        training: Rows that the model was trained on.
-        test: Rows it is measured on, all of one language.
-        language: Language code of the test rows.
-
-    Returns:
-        The finding, or `None` if no test row occurs in training.
-    """
-    return TrainingTexts(training).repeated(test, language)
 
 
 def foreign_rows(rows: Sequence[Example], declared_language: str) -> Leak | None:

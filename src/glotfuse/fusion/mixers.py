@@ -99,7 +99,7 @@ class MeanOfLayers(Mixer):
         return MixerOutput(weighted_sum(hidden_states, weights) * mask.unsqueeze(-1), weights)
 
     def shared_weights(self) -> Tensor:
-        """The same for all."""
+        """Equal weights (L,)."""
         return torch.full((self.num_layers,), 1.0 / self.num_layers, dtype=torch.float64)
 
 

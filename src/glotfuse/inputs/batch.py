@@ -81,7 +81,7 @@ def prepare(
     language: str | None = None,
     columns: bool = False,
 ) -> list[PreparedExample]:
-    """Tokenises rows of one language, with their answers where given (training), and each column alone if wanted."""
+    """Tokenizes rows of one language, with their answers where given (training), and each column alone if wanted."""
     known = {answer: [*prompt.answer_ids(answer), *prompt.end_ids] for answer in set(answers or ())}
     prepared = []
     alone = reader.read_columns(rows, language) if columns else [()] * len(rows)

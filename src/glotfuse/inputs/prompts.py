@@ -1,6 +1,6 @@
 """The prompt around the span: head tokens | span | tail tokens | answer.
 
-Head and tail are constant, so they are tokenised once; the span stands between them. `plain` is the paper's
+Head and tail are constant, so they are tokenized once; the span stands between them. `plain` is the paper's
 prompt (BOS, span, boundary), `chat` is the LM's own template with an English instruction before the span.
 """
 

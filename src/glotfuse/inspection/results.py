@@ -74,7 +74,7 @@ class Similarity:
     to_pivot: float
     """Retrieval accuracy: rows whose nearest pivot row by cosine is their translation."""
     from_pivot: float
-    """The same in the other direction."""
+    """Retrieval of the pivot's row from the language's, the other direction."""
     cka: float
     """Linear CKA (Kornblith et al. 2019); near one by chance where rows are fewer than dimensions."""
     debiased_cka: float

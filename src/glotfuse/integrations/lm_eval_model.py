@@ -30,7 +30,7 @@ from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.order import inference_batches
 from glotfuse.inputs.reader import InputReader
 from glotfuse.integrations.lm_eval import MODEL_NAME
-from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenise
+from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenize
 from glotfuse.model import generation
 from glotfuse.model.scoring import AnswerScore, score_answers
 
@@ -117,7 +117,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context, and whether the LM would say it greedily."""
         questions = questions_of(requests, self._language_of)
-        prepared = self._tokenise([(question.text, question.language) for question in questions])
+        prepared = self._tokenize([(question.text, question.language) for question in questions])
         answers = [[self._answer_ids(answer) for answer in question.answers] for question in questions]
         self._warn_of_spaces(questions)
         results: dict[int, tuple[float, bool]] = {}
@@ -148,7 +148,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
                     f"Expected a context that the encoder can read; found an empty one in the task "
                     f"{request.task_name}, document {request.doc_id}."
                 )
-        prepared = self._tokenise([(r.args[0], self._language_of(r.task_name)) for r in requests])
+        prepared = self._tokenize([(r.args[0], self._language_of(r.task_name)) for r in requests])
         results: dict[int, str] = {}
         with tqdm(total=len(requests), desc="generate_until", disable=disable_tqdm) as bar:
             for options, places in by_options(requests):
@@ -233,8 +233,8 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
             raise ConfigError(f"Expected a language for the task {task}; found {', '.join(self.language) or 'none'}.")
         return self.language[task]
 
-    def _tokenise(self, texts: Sequence[tuple[str, str | None]]) -> list[PreparedExample]:
-        prepared = tokenise(self.reader, self.prompt, texts, keep_end=self.truncation == "start")
+    def _tokenize(self, texts: Sequence[tuple[str, str | None]]) -> list[PreparedExample]:
+        prepared = tokenize(self.reader, self.prompt, texts, keep_end=self.truncation == "start")
         num_cut = sum(example.truncated for example in prepared)
         if num_cut:
             logger.warning(

@@ -104,7 +104,7 @@ def by_options(requests: Sequence[Any]) -> list[tuple[dict[str, Any], list[int]]
     ]
 
 
-def tokenise(
+def tokenize(
     reader: InputReader, prompt: Prompt, texts: Sequence[tuple[str, str | None]], *, keep_end: bool
 ) -> list[PreparedExample]:
     """Token ids of texts, each with its language, in the given order; what is too long is cut.

@@ -37,33 +37,20 @@ _SCRIPTS = """Arab Arabic; Armn Armenian; Beng Bengali; Cyrl Cyrillic; Deva Deva
     Latn Latin; Mlym Malayalam; Mong Mongolian; Mtei Meetei Mayek; Mymr Myanmar; Nkoo N'Ko; Olck Ol Chiki; Orya Odia;
     Sinh Sinhala; Syrc Syriac; Taml Tamil; Telu Telugu; Tfng Tifinagh; Thaa Thaana; Thai Thai; Tibt Tibetan"""
 
-# "Family" or "Family: branch", then ISO 639-3 codes. Branches only where they are common knowledge and useful.
+# Family, then ISO 639-3 codes; a line that is indented goes on with the one before.
 _FAMILIES = """
-Afro-Asiatic: Berber = kab taq tzm
-Afro-Asiatic: Chadic = hau
-Afro-Asiatic: Cushitic = gaz som
-Afro-Asiatic: Semitic = acm acq aeb ajp amh apc arb ars ary arz heb mlt tir
-Atlantic-Congo = aka ewe fon fuv ibo kbp mos twi wol yor
-Atlantic-Congo: Bantu = bem cjk kam kik kin kmb kon lin lua lug nso nya run sna sot ssw swh tsn tso tum umb xho zul
+Afro-Asiatic = acm acq aeb ajp amh apc arb ars ary arz gaz hau heb kab mlt som taq tir tzm
+Atlantic-Congo = aka bem cjk ewe fon fuv ibo kam kbp kik kin kmb kon lin lua lug mos nso nya run sna sot ssw swh tsn
+    tso tum twi umb wol xho yor zul
 Austroasiatic = khm sat vie
 Austronesian = ace ban bbc bjn bug ceb fij ilo ind jav mad min mri nij pag plt smo sun tgl war zsm
 Aymaran = ayr
 Constructed language = epo
-Creole: English-based = pcm tpi
-Creole: French-based = hat
-Creole: Ngbandi-based = sag
-Creole: Portuguese-based = kea pap
+Creole = hat kea pap pcm sag tpi
 Dravidian = kan mal tam tel
-Indo-European: Albanian = als
-Indo-European: Armenian = hye
-Indo-European: Baltic = lit ltg lvs
-Indo-European: Celtic = cym gla gle
-Indo-European: Germanic = afr dan deu eng fao isl lim ltz nld nno nob swe ydd
-Indo-European: Greek = ell
-Indo-European: Indo-Aryan = asm awa ben bho guj hin hne kas mag mai mar npi ory pan san sin snd urd
-Indo-European: Iranian = ckb kmr pbt pes prs tgk
-Indo-European: Romance = ast cat fra fur glg ita lij lmo oci por ron scn spa srd vec
-Indo-European: Slavic = bel bos bul ces hrv mkd pol rus slk slv srp szl ukr
+Indo-European = afr als asm ast awa bel ben bho bos bul cat ces ckb cym dan deu ell eng fao fra fur gla gle glg guj
+    hin hne hrv hye isl ita kas kmr lij lim lit lmo ltg ltz lvs mag mai mar mkd nld nno nob npi oci ory pan pbt pes
+    pol por prs ron rus san scn sin slk slv snd spa srd srp swe szl tgk ukr urd vec ydd
 Isolate = eus
 Japonic = jpn
 Kartvelian = kat
@@ -73,8 +60,7 @@ Mongolic-Khitan = khk
 Nilotic = dik luo nus
 Quechuan = quy
 Saharan = knc
-Sino-Tibetan = bod dzo kac lus mni mya
-Sino-Tibetan: Sinitic = yue zho
+Sino-Tibetan = bod dzo kac lus mni mya yue zho
 Tai-Kadai = lao shn tha
 Tupian = grn
 Turkic = azb azj bak crh kaz kir tat tuk tur uig uzn
@@ -176,12 +162,8 @@ def script_name(code: str) -> str:
 
 def family_of(code: str) -> str | None:
     """Returns the top-level family of a language, such as "Dravidian", "Creole" or "Isolate"; `None` if unknown."""
-    return _family_and_branch(code)[0]
-
-
-def branch_of(code: str) -> str | None:
-    """Returns the branch of the family, such as "Indo-Aryan" or "Bantu"; `None` where the table has none."""
-    return _family_and_branch(code)[1]
+    language = find_language(code)
+    return _families().get(language.code[:3]) if language else None
 
 
 def seen_by(encoder_name: str, code: str) -> bool | None:
@@ -244,18 +226,9 @@ def _script_names() -> dict[str, str]:
 
 
 @functools.cache
-def _families() -> dict[str, tuple[str, str | None]]:
-    table = {}
-    for line in _FAMILIES.strip().splitlines():
-        name, members = line.split(" = ")
-        family, _, branch = name.partition(": ")
-        table.update(dict.fromkeys(members.split(), (family, branch or None)))
-    return table
-
-
-def _family_and_branch(code: str) -> tuple[str | None, str | None]:
-    language = find_language(code)
-    return _families().get(language.code[:3], (None, None)) if language else (None, None)
+def _families() -> dict[str, str]:
+    lines = _FAMILIES.replace("\n    ", " ").strip().splitlines()
+    return {code: family for family, members in (line.split(" = ") for line in lines) for code in members.split()}
 
 
 def _list_of(encoder_name: str) -> str | None:

@@ -260,7 +260,7 @@ class FusedModel(nn.Module):
     def prepare(
         self, texts: Sequence[Text], language: str | None = None, prompt: Prompt | None = None
     ) -> list[PreparedExample]:
-        """Checks and tokenises inputs of one language."""
+        """Checks and tokenizes inputs of one language."""
         rows = [self.reader.fields(text) for text in texts]
         columns = self.probe is not None
         return prepare(self.reader, prompt or self.prompt, rows, language=language, columns=columns)

@@ -39,7 +39,7 @@ class Labeller(Protocol):
         """What it was built with, as plain values."""
 
     def prepare(self, texts: Sequence[Any], language: str | None = None) -> list[PreparedExample]:
-        """Checks and tokenises inputs of one language."""
+        """Checks and tokenizes inputs of one language."""
 
     def classify_prepared(self, examples: Sequence[PreparedExample], batch_size: int = 32) -> list[Classification]:
         """Labels them."""
@@ -167,7 +167,7 @@ def _predict(
 
 
 def _prepared(model: Labeller, language: str, rows: Sequence[Example]) -> list[PreparedExample | None]:
-    """Tokenised rows; None for a row whose fixed parts alone do not fit, which counts as invalid and wrong."""
+    """Tokenized rows; None for a row whose fixed parts alone do not fit, which counts as invalid and wrong."""
     try:
         return list(model.prepare([row.fields for row in rows], language))
     except PromptError:

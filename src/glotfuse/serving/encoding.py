@@ -44,7 +44,7 @@ class PromptEmbeddings:
 
 
 def prepare(model: FusedLM, text: Text, language: str | None, prompt: Prompt) -> Query:
-    """Tokenises one text; cheap enough for any thread, and the place where bad input is found.
+    """Tokenizes one text; cheap enough for any thread, and the place where bad input is found.
 
     Raises:
         PromptError: The text is empty or lacks a column, or text and instruction are longer than what the LM reads.

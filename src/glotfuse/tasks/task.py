@@ -67,11 +67,6 @@ class Task:
         """The label words, in order."""
         return list(self.label_words.values())
 
-    @property
-    def prompt_instruction(self) -> str:
-        """The instruction with the label words filled in."""
-        return self.instruction.format_map({"labels": ", ".join(self.labels)})
-
     def render(self, fields: Mapping[str, str]) -> str:
         """Returns what the encoder reads for the texts of one example."""
         return self.template.format_map(fields)

@@ -59,7 +59,7 @@ class EmbeddingClassifier:
     settings: Mapping[str, Any]
 
     def prepare(self, texts: Sequence[str | Mapping[str, str]], language: str | None = None) -> list[PreparedExample]:
-        """Checks and tokenises inputs of one language."""
+        """Checks and tokenizes inputs of one language."""
         rows = [self.reader.fields(text) for text in texts]
         return [PreparedExample(ids, truncated=cut) for ids, cut in self.reader.read(rows, language)]
 

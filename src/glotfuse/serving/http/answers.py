@@ -36,7 +36,7 @@ class Usage:
         self.completion[index] = piece.completion_tokens
 
     def to_dict(self) -> dict[str, int]:
-        """As OpenAI's API gives it."""
+        """The counts of tokens by the names of OpenAI's API."""
         prompt, completion = sum(self.prompt.values()), sum(self.completion.values())
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 

@@ -22,7 +22,7 @@ async def models(service: Shared) -> dict[str, Any]:
 
 @router.get("/v1/models/{name:path}")
 async def model(name: str, service: Shared) -> dict[str, Any]:
-    """The same by its name."""
+    """The served model, by its name."""
     service.check_model(name)
     return _model(service)
 

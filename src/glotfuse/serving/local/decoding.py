@@ -161,7 +161,7 @@ class Decoder:
         return logits
 
     def _anew(self) -> Tensor:
-        """The same by reading every row from its beginning, for LMs that keep more than keys and values."""
+        """Logits after each row by reading it from its beginning, for LMs that keep more than keys and values."""
         model = self._model
         rows = []
         for row in self.rows:

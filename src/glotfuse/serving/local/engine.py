@@ -180,7 +180,7 @@ class LocalEngine:
         self._reader.shutdown()
 
     async def on_reader(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that tokenises, on the thread that does."""
+        """Runs a function that tokenizes, on the thread that does."""
         return await self._read(function)
 
     async def on_worker(self, function: Callable[[], _T]) -> _T:
@@ -190,7 +190,7 @@ class LocalEngine:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
-        """Tokenises on a thread of its own: tokenizers are not made for several threads, and must not stop the loop."""
+        """Tokenizes on a thread of its own: tokenizers are not made for several threads, and must not stop the loop."""
         if self._closed:
             raise _closed()
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)

@@ -164,7 +164,7 @@ class Actions:
 
 
 async def _within(items: AsyncGenerator[Item], seconds: float) -> AsyncIterator[Item]:
-    """The same items, the last of them within so many seconds."""
+    """Passes items on, the last of them within so many seconds."""
     end = asyncio.get_running_loop().time() + seconds
     while True:
         left = max(0.0, end - asyncio.get_running_loop().time())

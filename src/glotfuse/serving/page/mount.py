@@ -63,7 +63,7 @@ class LendsThreads(Protocol):
     """An engine that lends the threads on which its model runs, between the batches of clients."""
 
     async def on_reader(self, function: Callable[[], Result]) -> Result:
-        """Runs a function that tokenises."""
+        """Runs a function that tokenizes."""
         ...
 
     async def on_worker(self, function: Callable[[], Result]) -> Result:

@@ -227,7 +227,7 @@ class VllmEngine:
             self._running -= 1
 
     async def on_reader(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that tokenises, on the thread that does."""
+        """Runs a function that tokenizes, on the thread that does."""
         return await self._read(function)
 
     async def on_worker(self, function: Callable[[], _T]) -> _T:
@@ -235,7 +235,7 @@ class VllmEngine:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
-        """Tokenises on a thread of its own: tokenizers are not made for several, and must not stop the loop."""
+        """Tokenizes on a thread of its own: tokenizers are not made for several, and must not stop the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
     def _encode(self, jobs: list[_Job]) -> list[_Encoded]:

@@ -62,7 +62,7 @@ class ScorePlan:
 
 
 def _questions(pairs: Sequence[tuple[int, int]]) -> list[Question]:
-    """As few questions as cover all pairs within the limits, in the pairs' order."""
+    """The fewest questions that cover all pairs within the limits, in the pairs' order."""
     groups: list[tuple[dict[int, None], dict[int, None]]] = []
     for place, token_id in pairs:
         if groups:
