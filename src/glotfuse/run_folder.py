@@ -26,6 +26,8 @@ RECIPE, CONFIG, RECORD, LOG, CARD = "recipe.json", "config.json", "training.json
 WEIGHTS, PROBE, ADAPTER = "fusion.safetensors", "probe.safetensors", "adapter"
 EMBEDDING_CONFIG, EMBEDDING_WEIGHTS = "embedding.json", "embedding.safetensors"
 STATE, STAGES = "state", "stages"
+TRAINED = (CONFIG, WEIGHTS, PROBE, RECORD, EMBEDDING_CONFIG, EMBEDDING_WEIGHTS)
+"""What training leaves at the end, folders apart."""
 REPORTS = "report-*.json"
 COMPARISON, COMPARISON_PAGE = "comparison.json", "comparison.md"
 """What `glotfuse compare` leaves in a folder of its own."""

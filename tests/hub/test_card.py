@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 
 from built import built
 from glotfuse.errors import CheckpointError
-from glotfuse.evaluation import EvaluationReport
 from glotfuse.evaluation.metrics import language_result
+from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.hub.card import MARKER, backbone_entry, card_of_run, iso_code, write_card
 from glotfuse.hub.card_text import without_paths
 from glotfuse.run_folder import CARD

@@ -11,18 +11,12 @@ from sklearn.decomposition import PCA
 
 from glotfuse.errors import ConfigError, DataError
 from glotfuse.fusion import BoundaryOnly
-from glotfuse.inspection import (
-    choose_rows,
-    debiased_cka,
-    inspect_model,
-    linear_cka,
-    retrieval_accuracy,
-    text_weights,
-    weights_over_training,
-)
+from glotfuse.inspection.inspector import inspect_model
 from glotfuse.inspection.readings import read_rows
-from glotfuse.inspection.similarity import principal_components
+from glotfuse.inspection.rows import choose_rows
+from glotfuse.inspection.similarity import debiased_cka, linear_cka, principal_components, retrieval_accuracy
 from glotfuse.inspection.tokens import SPACE, written_tokens
+from glotfuse.inspection.weights import text_weights, weights_over_training
 from glotfuse.model.layer_weights import layer_weight_metrics
 from glotfuse.tasks import Task, task_from_files
 from tiny import ENCODERS, tiny_encoder, tiny_model

@@ -106,7 +106,8 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
 
 def write_run(folder: Path, right: dict[str, list[bool]], *, gold: str = "ab") -> Path:
     """A measured run of a two-label task whose answers are right where it says so."""
-    from glotfuse.evaluation import EvaluationReport, language_result
+    from glotfuse.evaluation.metrics import language_result
+    from glotfuse.evaluation.report import EvaluationReport
 
     results = []
     for code, answers in right.items():

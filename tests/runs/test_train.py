@@ -15,7 +15,7 @@ from torch import Tensor
 from glotfuse.api import FusedLM
 from glotfuse.backbones import Encoder
 from glotfuse.errors import CheckpointError, ConfigError, DataError
-from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.recipes.loading import load_recipe, recipe_from_dict, to_dict
 from glotfuse.run_folder import read_config
 from glotfuse.runs.data import task_of

@@ -14,7 +14,8 @@ from glotfuse.run_folder import read_record
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from glotfuse.inspection import ChosenRows, Inspection
+    from glotfuse.inspection.results import Inspection
+    from glotfuse.inspection.rows import ChosenRows
     from glotfuse.recipes.config import Recipe
 
 
@@ -43,7 +44,7 @@ def inspect(
     require_matplotlib()  # before minutes of reading
 
     from glotfuse.api import FusedLM
-    from glotfuse.inspection import inspect_model
+    from glotfuse.inspection.inspector import inspect_model
 
     chosen = _rows(run, split, languages, max_examples, task_path, has_texts=bool(texts))
     model = FusedLM.from_pretrained(run, device=device)
@@ -70,7 +71,7 @@ def _rows(
     """Rows of the run's task; None for a checkpoint without a recipe whose texts were given."""
     from dataclasses import replace
 
-    from glotfuse.inspection import choose_rows
+    from glotfuse.inspection.rows import choose_rows
     from glotfuse.run_folder import RECIPE
     from glotfuse.runs.data import task_of
     from glotfuse.runs.folder import read_recipe

@@ -27,7 +27,7 @@ def quickstart(
 
     Uses the bundled encoder and LM. The recommended recipe stands beside logistic regression on sentence embeddings.
     """
-    from glotfuse.evaluation import comparison_table
+    from glotfuse.evaluation.report import comparison_table
     from glotfuse.recipes.config import Recipe
     from glotfuse.recipes.loading import QUICKSTART, load_recipe
     from glotfuse.runs.backbones import load_backbones

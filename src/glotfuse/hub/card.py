@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from glotfuse.backbones.bundled.catalogue import BUNDLED
 from glotfuse.errors import CheckpointError
-from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.files import write_file
 from glotfuse.hub.card_text import data_text, languages_text, limits, shown_path, without_paths
 from glotfuse.languages.names import TWO_LETTER_CODES, name_of

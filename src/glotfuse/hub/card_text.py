@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.languages.facts import seen_by
 from glotfuse.languages.names import is_english, known_languages, name_of
 

@@ -13,19 +13,7 @@ from glotfuse.files import to_json, write_file
 from glotfuse.progress import console
 from glotfuse.recipes.config import Recipe
 from glotfuse.recipes.loading import recipe_from_dict, to_dict
-from glotfuse.run_folder import (
-    ADAPTER,
-    CONFIG,
-    EMBEDDING_CONFIG,
-    EMBEDDING_WEIGHTS,
-    PROBE,
-    RECIPE,
-    RECORD,
-    STAGES,
-    STATE,
-    WEIGHTS,
-    is_trained,
-)
+from glotfuse.run_folder import ADAPTER, RECIPE, STAGES, STATE, TRAINED, is_trained
 from glotfuse.training.state import discard_state
 
 
@@ -46,7 +34,7 @@ def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     values = json.loads(json.dumps(to_dict(recipe)))
     if overwrite and folder.exists():
         discard_state(folder / STATE)
-        for name in (CONFIG, WEIGHTS, PROBE, RECORD, EMBEDDING_CONFIG, EMBEDDING_WEIGHTS):
+        for name in TRAINED:
             (folder / name).unlink(missing_ok=True)
         for name in (STAGES, ADAPTER):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 from glotfuse.api import FusedLM
 from glotfuse.backbones import LM, BackboneOptions, Encoder
 from glotfuse.errors import DataError
-from glotfuse.evaluation import EvaluationReport
+from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.model import checkpoint
 from glotfuse.recipes.config import EncoderConfig, LMConfig, Recipe
 from glotfuse.run_folder import read_config
