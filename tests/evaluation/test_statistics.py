@@ -146,10 +146,8 @@ def test_exact_p_is_mcnemars_test_for_one_seed_and_the_sign_test_for_several() -
     table = [[int((a & b).sum()) for b in (second, ~second)] for a in (first, ~first)]
     result = compare_language(first, second)
     assert result.exact_p == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert (result.num_better, result.num_worse) == (table[0][1], table[1][0])
     first, second = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 1, 0]]) > 0, np.array([[0, 1, 0, 0, 1]]) > 0
     result = compare_language(first, second)
-    assert (result.num_better, result.num_worse, result.num_rows) == (2, 2, 5)
     assert result.exact_p == stats.binomtest(2, 4).pvalue == 1.0
 
 
@@ -195,8 +193,6 @@ def test_rows_with_the_same_id_are_drawn_together() -> None:
     apart = compare_average([first] * 4, [second] * 4, None)
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.03)
     assert apart.high - apart.low == pytest.approx((alone.high - alone.low) / 2, rel=0.06)
-    assert (together.num_rows, apart.num_rows, apart.num_languages) == (400, 1600, 4)
-    assert (together.num_better, together.num_worse) == (alone.num_better, alone.num_worse)
     order = np.random.default_rng(0).permutation(400)
     mixed = [ids, [ids[row] for row in order]]
     shuffled = compare_average([first, first[:, order]], [second, second[:, order]], mixed)
@@ -217,8 +213,6 @@ def test_languages_may_share_some_rows_and_have_different_numbers_of_them() -> N
     variance = (centred**2).sum() + means[2] * (1 - means[2]) / 900
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * math.sqrt(variance), rel=0.03)
     assert languages[2].mean() < 0.5 < languages[0].mean()
-    better = compare_average(languages, [~language for language in languages], ids)
-    assert (better.num_languages_better, better.num_languages_worse, better.num_rows) == (2, 1, 700)
 
 
 BOTH = np.ones((2, 3), dtype=bool)

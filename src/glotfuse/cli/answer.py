@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from glotfuse.cli.options import Device, Run, Texts
+from glotfuse.cli.options import Device, Language, Run, Texts
 from glotfuse.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from glotfuse.api import FusedLM
 
 
 def classify(
     run: Run,
     texts: Texts = None,
-    language: Annotated[
-        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
-    ] = None,
+    language: Language = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per text.")] = False,
     device: Device = "auto",
 ) -> None:
     """Label texts, with probabilities."""
     import json
 
-    model = _load(run, device)
+    from glotfuse.api import FusedLM
+
+    model = FusedLM.from_pretrained(run, device=device)
     inputs = _inputs(texts)
     for text, result in zip(inputs, model.classify(inputs, language=language), strict=True):
         if as_json:
@@ -46,39 +43,32 @@ def generate(
     temperature: Annotated[float, typer.Option(help="Of sampling.", min=0.01)] = 1.0,
     num_beams: Annotated[int, typer.Option(help="Beams of the search.", min=1)] = 1,
     stream: Annotated[bool, typer.Option(help="Print while generating.")] = False,
-    language: Annotated[
-        str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")
-    ] = None,
+    language: Language = None,
     device: Device = "auto",
 ) -> None:
     """Generate English answers to texts in any of the encoder's languages."""
-    model = _load(run, device)
+    from glotfuse.api import FusedLM
+
+    model = FusedLM.from_pretrained(run, device=device)
     inputs = _inputs(texts)
-    options: dict[str, Any] = {"num_beams": num_beams}
+    options: dict[str, Any] = {
+        "instruction": instruction,
+        "language": language,
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+    }
     if sample:
         options |= {"do_sample": True, "temperature": temperature}
     if not stream:
-        answers = model.generate(
-            inputs, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
-        )
-        for answer in answers:
+        for answer in model.generate(inputs, **options):
             typer.echo(answer)
         return
     if num_beams > 1:
         raise ConfigError("Expected --num-beams 1 with --stream: a beam search has no answer before its end.")
     for text in inputs:
-        pieces = model.stream(
-            text, instruction=instruction, language=language, max_new_tokens=max_new_tokens, **options
-        )
-        for piece in pieces:
+        for piece in model.stream(text, **options):
             typer.echo(piece, nl=False)
         typer.echo()
-
-
-def _load(run: str, device: str) -> FusedLM:
-    from glotfuse.api import FusedLM
-
-    return FusedLM.from_pretrained(run, device=device)
 
 
 def _inputs(texts: list[str] | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glotfuse.cli.options import Device, Languages, Run, codes_in, say, show
+from glotfuse.cli.options import Device, Languages, Run, TaskPath, codes_in, say, show
 from glotfuse.errors import ConfigError
 from glotfuse.run_folder import read_record
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from glotfuse.inspection.results import Inspection
     from glotfuse.inspection.rows import ChosenRows
-    from glotfuse.recipes.config import Recipe
 
 
 def inspect(
@@ -27,7 +26,7 @@ def inspect(
     languages: Languages = None,
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
     max_examples: Annotated[int, typer.Option(help="At most so many rows per language.", min=1)] = 100,
-    task_path: Annotated[str | None, typer.Option(help="Other folder with the task's data.")] = None,
+    task_path: TaskPath = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/inspect unless given.")] = None,
     format: Annotated[str, typer.Option(help="png or svg.")] = "png",
     device: Device = "auto",
@@ -36,8 +35,9 @@ def inspect(
 
     Every picture has its data as JSON beside it.
     """
-    from glotfuse.plotting import FORMATS, draw_inspection
+    from glotfuse.plotting import FORMATS, draw_inspection, missing_scripts
     from glotfuse.plotting.canvas import require_matplotlib
+    from glotfuse.plotting.fonts import advice
 
     if format not in FORMATS:
         raise ConfigError(f"Expected --format {' or '.join(FORMATS)}; found {format!r}.")
@@ -60,7 +60,8 @@ def inspect(
     paths = draw_inspection(found, folder, format)
     if found.tokenisation:
         show(_table(found))
-    for note in [*found.notes, *_font_notes(found)]:
+    scripts = missing_scripts([token for text in found.texts for token in text.tokens])
+    for note in [*found.notes, *([advice(scripts)] if scripts else [])]:
         say(note)
     say(f"{len(paths)} pictures and their data are in {folder}: {', '.join(path.name for path in paths)}")
 
@@ -78,17 +79,9 @@ def _rows(
 
     if has_texts and not (Path(run) / RECIPE).exists():
         return None
-    recipe: Recipe = read_recipe(Path(run))
+    recipe = read_recipe(Path(run))
     task = task_of(replace(recipe.task, path=task_path) if task_path else recipe.task)
     return choose_rows(task, split, codes_in(languages), max_examples)
-
-
-def _font_notes(found: Inspection) -> list[str]:
-    from glotfuse.plotting import missing_scripts
-    from glotfuse.plotting.fonts import advice
-
-    scripts = missing_scripts([token for text in found.texts for token in text.tokens])
-    return [advice(scripts)] if scripts else []
 
 
 def _table(found: Inspection) -> Table:
@@ -102,9 +95,7 @@ def _table(found: Inspection) -> Table:
     caption = f"Retrieval: accuracy against {pivot}, mean of both directions" if pivot else None
     table = Table(title=f"{found.run}, {found.split}: tokenisation and retrieval", caption=caption)
     table.add_column("Language", overflow="fold")
-    for name in ("Tokens\n/char", "Rela-\ntive", "Unk.\n%", "Cut\n%"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("Best\nlayer", "Last\nlayer", "Mixed", "Span"):
+    for name in ("Tokens\n/char", "Rela-\ntive", "Unk.\n%", "Cut\n%", "Best\nlayer", "Last\nlayer", "Mixed", "Span"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.tokenisation:
         cells = [

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from glotfuse.distributed import is_silent
 
-Out = Annotated[Path | None, typer.Option(help="Folder of the run.")]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes, such as sin_Sinh,yor_Latn.")]
+Language = Annotated[str | None, typer.Option(help="Code of the texts' language; NLLB-like encoders need it.")]
+TaskPath = Annotated[str | None, typer.Option(help="Other folder with the task's data.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or another torch device.")]
 Run = Annotated[str, typer.Argument(help="Run folder or hub id.", metavar="RUN")]
 Texts = Annotated[list[str] | None, typer.Argument(help="Texts; none reads lines from standard input.")]

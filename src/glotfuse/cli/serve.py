@@ -12,11 +12,7 @@ from glotfuse.cli.options import Device, Run, say
 from glotfuse.errors import ConfigError
 
 if TYPE_CHECKING:
-    from glotfuse.api import FusedLM
-    from glotfuse.serving.batcher import BatchLimits
     from glotfuse.serving.engine import Engine
-    from glotfuse.serving.http.metrics import Metrics
-
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "httpx")
 
@@ -71,14 +67,18 @@ def serve(
     from glotfuse.serving.http.server import run as run_server
     from glotfuse.serving.http.service import ServeSettings
 
-    metrics, name = Metrics(), name or _name(run)
+    metrics, name = Metrics(), name or (Path(run).resolve().name if Path(run).is_dir() else run)
     limits = BatchLimits(max_batch_size, max_wait_ms, queue_size)
-    if engine == "local":
-        chosen = _local(model, name, limits, metrics)
+    shared: dict[str, Any] = {"name": name, "limits": limits, "on_batch": metrics.count_batch}
+    chosen: Engine
+    if not url:
+        from glotfuse.serving.local.engine import LocalEngine
+
+        chosen = LocalEngine(model, **shared)
     else:
-        chosen = _vllm(
-            model, name, limits, metrics, {"url": url, "model_name": lm_name, "api_key": lm_api_key, "timeout": timeout}
-        )
+        from glotfuse.serving.vllm.engine import VllmEngine
+
+        chosen = VllmEngine(model, url, lm_name, lm_api_key, timeout=timeout, **shared)
     app = build_app(chosen, ServeSettings(api_key or None, timeout, int(max_body_mb * 1_000_000)), metrics)
     if ui:
         from glotfuse.serving.page.mount import mount
@@ -108,22 +108,3 @@ def _check(engine: str, url: str | None, ui: bool) -> None:
         raise ConfigError(f"Expected --url only with --engine vllm; found {url!r} with the local engine.")
     if ui and find_spec("gradio") is None:
         raise ConfigError("Expected gradio for --ui; found none. Install it with: pip install 'glotfuse[ui]'")
-
-
-def _local(model: FusedLM, name: str, limits: BatchLimits, metrics: Metrics) -> Engine:
-    from glotfuse.serving.local.engine import LocalEngine
-
-    return LocalEngine(model, name=name, limits=limits, on_batch=metrics.count_batch)
-
-
-def _vllm(model: FusedLM, name: str, limits: BatchLimits, metrics: Metrics, server: dict[str, Any]) -> Engine:
-    from glotfuse.serving.vllm.engine import VllmEngine
-
-    engine: Engine = VllmEngine(model, **server, name=name, limits=limits, on_batch=metrics.count_batch)
-    return engine
-
-
-def _name(run: str) -> str:
-    """A local run's folder, with the folder above it where that says more; a hub id as it is."""
-    folder = Path(run)
-    return folder.resolve().name if folder.is_dir() else run

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from glotfuse import distributed
-from glotfuse.cli.options import Device, Languages, Out, Run, codes_in, say, show
+from glotfuse.cli.options import Device, Languages, Run, TaskPath, codes_in, say, show
 from glotfuse.errors import ConfigError
 from glotfuse.files import write_file
 from glotfuse.run_folder import CARD, COMPARISON_PAGE
@@ -55,7 +55,7 @@ def quickstart(
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")],
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key.subkey=value, repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that the folder holds.")] = False,
     evaluate: Annotated[bool, typer.Option(help="Measure all languages after training.")] = True,
@@ -83,7 +83,7 @@ def eval_(
     run: Run,
     languages: Languages = None,
     split: Annotated[str | None, typer.Option(help="test or dev.")] = None,
-    task_path: Annotated[str | None, typer.Option(help="Other folder with the task's data.")] = None,
+    task_path: TaskPath = None,
     max_examples: Annotated[int | None, typer.Option(help="At most so many per language.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass.")] = None,
     device: Device = "auto",

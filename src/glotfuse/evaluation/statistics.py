@@ -63,9 +63,6 @@ class PairedResult:
         exact_p: Two-sided sign test over the rows that differ in their mean over seeds; with one seed each it is
             McNemar's exact test. A check: it knows nothing of the variance between seeds.
         cohens_h: 2 asin(sqrt(p1)) - 2 asin(sqrt(p2)); 0.2 is small, 0.5 medium, 0.8 large (J. Cohen, 1988).
-        num_rows: Rows compared; in an average the distinct row ids.
-        num_better: Rows that a larger share of the first recipe's seeds has right.
-        num_worse: Rows that a smaller share has right.
         num_seeds: Of the first and the second recipe; where it is 1, its spread over seeds is not included.
     """
 
@@ -75,25 +72,7 @@ class PairedResult:
     p_value: float
     exact_p: float
     cohens_h: float
-    num_rows: int
-    num_better: int
-    num_worse: int
     num_seeds: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class PairedAverage(PairedResult):
-    """Two recipes by their unweighted mean accuracy over languages.
-
-    Attributes:
-        num_languages: Languages in the mean.
-        num_languages_better: Languages in which the first recipe's mean accuracy is higher, surely or not.
-        num_languages_worse: Languages in which it is lower.
-    """
-
-    num_languages: int
-    num_languages_better: int
-    num_languages_worse: int
 
 
 def accuracy_over_seeds(correct: ArrayLike, num_resamples: int = 2000, seed: int = 0) -> Interval:
@@ -180,8 +159,7 @@ def macro_f1_over_seeds(
 
 def compare_language(first: ArrayLike, second: ArrayLike, num_resamples: int = 2000, seed: int = 0) -> PairedResult:
     """Compares two recipes on one language, from (S1,N) and (S2,N) booleans; see `compare_average`."""
-    average = compare_average([first], [second], None, num_resamples, seed)
-    return PairedResult(**{name: getattr(average, name) for name in PairedResult.__dataclass_fields__})
+    return compare_average([first], [second], None, num_resamples, seed)
 
 
 def compare_average(
@@ -190,7 +168,7 @@ def compare_average(
     rows: Rows | None,
     num_resamples: int = 2000,
     seed: int = 0,
-) -> PairedAverage:
+) -> PairedResult:
     """Compares two recipes by their unweighted mean accuracy over languages.
 
     The variance counts half a better and half a worse row more per language than were seen, so that equal answers
@@ -222,22 +200,16 @@ def compare_average(
     variance += sum(1 / size**2 for size in found[0]) / len(ours) ** 2
     first, second = float(scores[0].mean()), float(scores[1].mean())
     difference, reach = first - second, float(t.ppf(0.975, freedom)) * math.sqrt(variance)
-    better, worse = _signs(shares[0].mean(axis=0) - shares[1].mean(axis=0))
-    by_language = _signs(np.array([one.mean() - other.mean() for one, other in zip(ours, theirs, strict=True)]))
-    return PairedAverage(
+    gains = shares[0].mean(axis=0) - shares[1].mean(axis=0)
+    better, worse = int((gains > 1e-9).sum()), int((gains < -1e-9).sum())  # apart from rounding
+    return PairedResult(
         difference=difference,
         low=max(-1.0, difference - reach),
         high=min(1.0, difference + reach),
         p_value=float(2 * t.sf(abs(difference) / math.sqrt(variance), freedom)),
         exact_p=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
         cohens_h=float(proportion_effectsize(first, second)),
-        num_rows=num_rows,
-        num_better=better,
-        num_worse=worse,
         num_seeds=(len(ours[0]), len(theirs[0])),
-        num_languages=len(ours),
-        num_languages_better=by_language[0],
-        num_languages_worse=by_language[1],
     )
 
 
@@ -270,8 +242,3 @@ def _checked(name: str, corrects: Sequence[ArrayLike]) -> list[Floats]:
             "Leave out seeds that do not have every language."
         )
     return [array.astype(np.float64) for array in arrays]
-
-
-def _signs(differences: Floats) -> tuple[int, int]:
-    """Counts what is above and below 0, apart from rounding."""
-    return int((differences > 1e-9).sum()), int((differences < -1e-9).sum())

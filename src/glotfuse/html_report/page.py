@@ -70,19 +70,16 @@ def write_report(path: Path | str, out: Path | str, *, split: str | None = None,
     return file
 
 
-def _render(template: str, scripts: tuple[str, ...], values: dict[str, Any]) -> str:
-    script = "\n".join((_TEMPLATES / name).read_text("utf8") for name in scripts)
+def _render(name: str, scripts: tuple[str, ...], values: dict[str, Any]) -> str:
+    script = "\n".join((_TEMPLATES / part).read_text("utf8") for part in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            style=Markup((_TEMPLATES / "style.css").read_text("utf8")),
-            script=Markup(script),
-            script_digest=digest,
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            **values,
-        )
+    template = _environment().get_template(name)
+    return template.render(
+        style=Markup((_TEMPLATES / "style.css").read_text("utf8")),
+        script=Markup(script),
+        script_digest=digest,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **values,
     )
 
 
@@ -97,14 +94,8 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     environment.filters |= {
-        "percent": formats.percent,
-        "p_value": formats.p_value,
-        "duration": formats.duration,
-        "plain": formats.plain,
-        "titled": formats.titled,
-        "name_of": name_of,
-        "script_name": script_name,
-        "low_resource": is_low_resource,
+        name: getattr(formats, name) for name in ("percent", "p_value", "duration", "plain", "titled")
     }
+    environment.filters |= {"name_of": name_of, "script_name": script_name, "low_resource": is_low_resource}
     environment.globals |= {"percent_range": formats.percent_range, "NOT_RECORDED": formats.NOT_RECORDED}
     return environment

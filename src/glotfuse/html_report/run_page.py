@@ -247,12 +247,11 @@ def _embedded(report: EvaluationReport | None, mistakes: Sequence[LanguageMistak
         "labels": list(report.labels),
         "languages": [
             {
-                "code": result.language,
                 "name": name_of(result.language),
                 "tag": language_tag(result.language),
                 "low_resource": is_low_resource(result.language),
                 "confusion": result.confusion,
-                **{key: value for key, value in asdict(found).items() if key != "code"},
+                **asdict(found),
             }
             for result, found in zip(report.results, mistakes, strict=True)
         ],

@@ -6,9 +6,10 @@ answer after the trained prompt.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 try:
@@ -32,7 +33,7 @@ from glotfuse.inputs.reader import InputReader
 from glotfuse.integrations.lm_eval import MODEL_NAME
 from glotfuse.integrations.lm_eval_requests import Question, by_options, joined, questions_of, tokenize
 from glotfuse.model import generation
-from glotfuse.model.scoring import AnswerScore, score_answers
+from glotfuse.model.scoring import score_answers
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
         pretrained: Run folder or hub id, or a loaded model.
         revision: Of the checkpoint on the hub.
         encoder: Where the encoder is now; None takes the recorded name.
-        lm: The same for the LM.
+        lm: Where the LM is now; None takes the recorded name.
         batch_size: Texts per forward pass, all continuations of a text with it; `auto` starts high and halves it
             when memory runs out. It does not change the answers.
         max_batch_size: Where `auto` starts.
@@ -111,7 +112,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
             max_text_tokens=trained.max_text_tokens,
         )
         self.max_gen_toks = max_gen_toks
-        self._known: dict[str, list[int]] = {}
+        self._answer_ids = functools.cache(self.prompt.answer_ids)
         self.truncation = truncation
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -130,10 +131,11 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
                     )
                 for i, row in zip(chosen, scores, strict=True):
                     for place, found in zip(questions[i].places, row, strict=True):
-                        results[place] = self._keep(requests[place], found)
+                        results[place] = (found.log_probability, found.is_greedy)
+                        self.cache_hook.add_partial("loglikelihood", requests[place].args, results[place])
                         bar.update()
 
-            self._in_batches([len(e.encoder_ids) + len(e.text_ids) for e in prepared], score)
+            self._in_batches(prepared, score)
         return [results[i] for i in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -151,6 +153,18 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
         prepared = self._tokenize([(r.args[0], self._language_of(r.task_name)) for r in requests])
         results: dict[int, str] = {}
         with tqdm(total=len(requests), desc="generate_until", disable=disable_tqdm) as bar:
+
+            def answer(
+                places: list[int], most: int, until: list[str], kwargs: dict[str, Any], chosen: list[int]
+            ) -> None:
+                own = [places[i] for i in chosen]
+                examples = [prepared[place] for place in own]
+                texts = generation.generate(self.model, examples, self.prompt, most, len(own), kwargs)
+                for place, text in zip(own, texts, strict=True):
+                    results[place] = postprocess_generated_text(text, until, None)
+                    self.cache_hook.add_partial("generate_until", requests[place].args, results[place])
+                    bar.update()
+
             for options, places in by_options(requests):
                 kwargs: dict[str, Any] = dict(normalize_gen_kwargs(options, self.max_gen_toks))
                 until, most = [stop for stop in kwargs.pop("until") if stop], kwargs.pop("max_gen_toks")
@@ -159,24 +173,7 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
                     kwargs.pop("temperature", None)
                 if until:
                     kwargs |= {"stop_strings": until, "tokenizer": self.model.lm.tokenizer}
-
-                def answer(
-                    chosen: list[int],
-                    places: list[int] = places,
-                    most: int = most,
-                    until: list[str] = until,
-                    kwargs: dict[str, Any] = kwargs,
-                ) -> None:
-                    own = [places[i] for i in chosen]
-                    examples = [prepared[place] for place in own]
-                    texts = generation.generate(self.model, examples, self.prompt, most, len(own), kwargs)
-                    for place, text in zip(own, texts, strict=True):
-                        results[place] = postprocess_generated_text(text, until, None)
-                        self.cache_hook.add_partial("generate_until", requests[place].args, results[place])
-                        bar.update()
-
-                lengths = [len(prepared[i].encoder_ids) + len(prepared[i].text_ids) for i in places]
-                self._in_batches(lengths, answer)
+                self._in_batches([prepared[i] for i in places], functools.partial(answer, places, most, until, kwargs))
         return [results[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
@@ -243,17 +240,6 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
             )
         return prepared
 
-    def _answer_ids(self, answer: str) -> list[int]:
-        ids = self._known.get(answer)
-        if ids is None:
-            ids = self._known[answer] = self.prompt.answer_ids(answer)
-        return ids
-
-    def _keep(self, request: Any, found: AnswerScore) -> tuple[float, bool]:
-        pair = (found.log_probability, found.is_greedy)
-        self.cache_hook.add_partial("loglikelihood", request.args, pair)
-        return pair
-
     def _warn_of_spaces(self, questions: Sequence[Question]) -> None:
         spaced = all(answer[:1] == " " for question in questions for answer in question.answers)
         if questions and spaced and not self.prompt.tail_text.endswith(" "):
@@ -262,8 +248,9 @@ class GlotfuseLM(HarnessLM):  # type: ignore[misc]
                 "answers began without: give --apply_chat_template, or set target_delimiter: '' in the task."
             )
 
-    def _in_batches(self, lengths: Sequence[int], run: Any) -> None:
-        """Runs all texts in batches of similar length, smaller ones where memory runs out."""
+    def _in_batches(self, texts: Sequence[PreparedExample], run: Callable[[list[int]], None]) -> None:
+        """Runs all texts, by their indices, in batches of similar length, smaller ones where memory runs out."""
+        lengths = [len(text.encoder_ids) + len(text.text_ids) for text in texts]
         done: set[int] = set()
 
         def all_batches(batch_size: int) -> None:

@@ -7,9 +7,10 @@ together, so that the encoder reads it once.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, takewhile
+from itertools import takewhile
 from typing import Any
 
 from glotfuse.errors import PromptError
@@ -96,12 +97,10 @@ def _with_text(question: Question, task: str | None, document: int | None) -> Qu
 
 def by_options(requests: Sequence[Any]) -> list[tuple[dict[str, Any], list[int]]]:
     """Generation settings, each with the indices of the generate_until requests that have them."""
-    order = sorted(range(len(requests)), key=lambda i: repr(requests[i].args[1]))
-    return [
-        (requests[places[0]].args[1], places)
-        for _, group in groupby(order, key=lambda i: repr(requests[i].args[1]))
-        if (places := list(group))
-    ]
+    found: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        found.setdefault(repr(request.args[1]), []).append(place)
+    return [(requests[places[0]].args[1], places) for _, places in sorted(found.items())]
 
 
 def tokenize(
@@ -138,21 +137,10 @@ def _ending(reader: InputReader, prompt: Prompt, text: str, language: str | None
 
     words = [i + 1 for i, character in enumerate(text[:-1]) if character.isspace() and text[i + 1 :].strip()]
     for starts in (words, list(range(1, len(text)))):
-        start = _first_that_fits(starts, fits)
-        if start is not None:
-            return text[start:]
+        place = bisect_left(starts, True, key=fits)
+        if place < len(starts):
+            return text[starts[place] :]
     return text
-
-
-def _first_that_fits(starts: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    low, high = -1, len(starts)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(starts[middle]):
-            high = middle
-        else:
-            low = middle
-    return starts[high] if high < len(starts) else None
 
 
 def joined(messages: Iterable[dict[str, Any]]) -> str:

@@ -99,10 +99,8 @@ def _fonts() -> tuple[tuple[str, str], ...]:
 
 
 def _rank(family: str) -> int:
-    for rank, start in enumerate(_PREFERRED):
-        if family.startswith(start):
-            return rank
-    return len(_PREFERRED) + (family != DEFAULT)
+    preferred = (rank for rank, start in enumerate(_PREFERRED) if family.startswith(start))
+    return next(preferred, len(_PREFERRED) + (family != DEFAULT))
 
 
 def _add_new() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of alignment: retrieval and CKA per layer and stage, and rows on two principal components."""
+"""Pictures of alignment: retrieval and CKA per layer and after the fusion, and rows on two principal components."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MARKERS = "osD^vP"
 
 
 def similarity_figure(alignment: Alignment, title: str) -> Figure:
-    """Languages by stages: each encoder layer, the mixed states, the span; retrieval beside debiased CKA."""
+    """Languages by encoder layers, mixed states and span: retrieval beside debiased CKA."""
     rows: list[Sequence[Similarity]] = [[*found.layers, found.mixed, found.span] for found in alignment.languages]
     num_layers = len(alignment.languages[0].layers)
     figure = new_figure(3.2 + 0.66 * (num_layers + 2), 1.7 + 0.24 * len(rows), title)
     panels = figure.subplots(1, 2, sharey=True)
     pivot = name_of(alignment.pivot)
-    retrieval = [[stage.retrieval for stage in row] for row in rows]
-    cka = [[stage.debiased_cka for stage in row] for row in rows]
+    retrieval = [[found.retrieval for found in row] for row in rows]
+    cka = [[found.debiased_cka for found in row] for row in rows]
     chance = f"chance {1 / alignment.num_rows:.3f}"
     for axes, values, name in (
         (panels[0], retrieval, f"retrieval accuracy, both directions ({chance})"),
@@ -42,7 +42,7 @@ def similarity_figure(alignment: Alignment, title: str) -> Figure:
 
 
 def projection_figure(projections: Sequence[Projection], title: str) -> Figure:
-    """A row of panels per stage, coloured by language and beside it by label."""
+    """A row of panels per projection, coloured by language and beside it by label."""
     figure = new_figure(10.5, 1.0 + 3.2 * len(projections), title)
     panels = figure.subplots(len(projections), 2, squeeze=False)
     for (left, right), found in zip(panels, projections, strict=True):

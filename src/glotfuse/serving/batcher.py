@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from glotfuse.serving.engine import OverloadedError, UnavailableError
+from glotfuse.serving.engine import SHUTTING_DOWN, OverloadedError, UnavailableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self._seconds = 0.0
+        self._room = QueueRoom(self._limits)
 
     @property
     def waiting(self) -> int:
@@ -86,7 +86,7 @@ class Batcher(Generic[Item, Result]):
             Exception: What `run` raised for one of the items.
         """
         if self._closed:
-            raise UnavailableError("Expected a running server; it is shutting down. Ask again elsewhere or later.")
+            raise UnavailableError(SHUTTING_DOWN)
         self.check_room(len(items))
         loop = asyncio.get_running_loop()
         if self._task is None:
@@ -122,14 +122,7 @@ class Batcher(Generic[Item, Result]):
         Raises:
             OverloadedError: They would not.
         """
-        waiting = len(self._waiting)
-        if waiting and waiting + more > self._limits.queue_size:
-            seconds = retry_seconds(self._seconds, waiting, self._limits.max_batch_size)
-            raise OverloadedError(
-                f"Expected room for {more} more in the queue of {self._limits.queue_size}; {waiting} are waiting. "
-                f"Ask again in {seconds} s.",
-                seconds,
-            )
+        self._room.check(len(self._waiting), more)
 
     async def _serve(self) -> None:
         while True:
@@ -138,24 +131,16 @@ class Batcher(Generic[Item, Result]):
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._gather()
+            await for_company(self._arrived, self._limits, self._oldest, self._num_alike)
             batch = self._take()
             if batch:
                 await self._answer(batch)
 
-    async def _gather(self) -> None:
-        """Waits until a batch is full or its first item has waited long enough."""
-        while self._waiting and not self._closed:
-            first = self._waiting[0]
-            left = first.arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
-            same = sum(entry.key == first.key for entry in self._waiting)
-            if left <= 0 or same >= self._limits.max_batch_size:
-                return
-            self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), left)
-            except TimeoutError:
-                return
+    def _oldest(self) -> float | None:
+        return self._waiting[0].arrived if self._waiting and not self._closed else None
+
+    def _num_alike(self) -> int:
+        return sum(entry.key == self._waiting[0].key for entry in self._waiting)
 
     def _take(self) -> list[_Entry[Item, Result]]:
         """The oldest items that may run together; the others keep their places."""
@@ -185,16 +170,58 @@ class Batcher(Generic[Item, Result]):
         for entry, result in zip(batch, results, strict=True):
             if not entry.result.done():
                 entry.result.set_result(result)
-        seconds = time.monotonic() - begun
+        self._room.took(time.monotonic() - begun)
+
+
+class QueueRoom:
+    """Refuses what a queue has no room for, and tells when to ask again.
+
+    Args:
+        limits: Of the queue and of what runs at once.
+        seconds: That a batch, or an answer, takes, until one was timed.
+    """
+
+    def __init__(self, limits: BatchLimits, seconds: float = 0.0):
+        self._limits = limits
+        self._seconds = seconds
+
+    def check(self, waiting: int, more: int = 1) -> None:
+        """Whether so many more are taken while others wait.
+
+        Raises:
+            OverloadedError: They are not.
+        """
+        if waiting and waiting + more > self._limits.queue_size:
+            needed = math.ceil(self._seconds * waiting / self._limits.max_batch_size)
+            seconds = min(max(1, needed), _MOST_SECONDS)
+            raise OverloadedError(
+                f"Expected room for {more} more in the queue of {self._limits.queue_size}; {waiting} are waiting. "
+                f"Ask again in {seconds} s.",
+                seconds,
+            )
+
+    def took(self, seconds: float) -> None:
+        """Takes note of how long a batch, or an answer, took."""
         self._seconds = seconds if not self._seconds else 0.8 * self._seconds + 0.2 * seconds
 
 
-def retry_seconds(seconds: float, waiting: int, at_once: int) -> int:
-    """After how many whole seconds those that wait now should be answered.
+async def for_company(
+    changed: asyncio.Event, limits: BatchLimits, oldest: Callable[[], float | None], size: Callable[[], int]
+) -> None:
+    """Waits until a batch is full or its first item has waited long enough.
 
     Args:
-        seconds: That a batch, or an answer, took lately.
-        waiting: Items that wait.
-        at_once: Items that are run together.
+        changed: Set when the queue changes.
+        limits: Of a batch and of the wait.
+        oldest: When the first item arrived (monotonic time); None ends the wait.
+        size: Items that could run together now.
     """
-    return min(max(1, math.ceil(seconds * waiting / at_once)), _MOST_SECONDS)
+    while (arrived := oldest()) is not None:
+        left = arrived + limits.max_wait_ms / 1000 - time.monotonic()
+        if left <= 0 or size() >= limits.max_batch_size:
+            return
+        changed.clear()
+        try:
+            await asyncio.wait_for(changed.wait(), left)
+        except TimeoutError:
+            return

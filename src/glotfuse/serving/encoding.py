@@ -7,22 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from glotfuse.errors import PromptError
 from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.prompts import Prompt
-from glotfuse.serving.engine import ModelDescription
-from glotfuse.serving.requests import Text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from glotfuse.api import FusedLM
-
-_MOST_VIEWS = 16
-"""Most choices of label words and instruction that are remembered: they come from clients."""
+    from glotfuse.inputs.reader import Text
 
 
 @dataclass(frozen=True)
@@ -31,16 +26,6 @@ class Query:
 
     example: PreparedExample
     prompt: Prompt
-
-
-@dataclass(frozen=True)
-class PromptEmbeddings:
-    """One row as the LM reads it."""
-
-    embeddings: Tensor
-    """(M,H), in the LM's dtype, head included."""
-    truncated: bool
-    """Whether the text was cut."""
 
 
 def prepare(model: FusedLM, text: Text, language: str | None, prompt: Prompt) -> Query:
@@ -67,8 +52,8 @@ def context_length(model: FusedLM) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def embed(model: FusedLM, queries: Sequence[Query]) -> list[PromptEmbeddings]:
-    """Embeddings of a batch of queries with the same prompt, each without padding.
+def embed(model: FusedLM, queries: Sequence[Query]) -> list[Tensor]:
+    """What the LM reads for each query of a batch with one prompt: (M,H), head included, unpadded, in its dtype.
 
     Raises:
         ValueError: The queries have different prompts.
@@ -79,33 +64,4 @@ def embed(model: FusedLM, queries: Sequence[Query]) -> list[PromptEmbeddings]:
     with model.answering():
         sequences = model.assemble(collate([q.example for q in queries], model.encoder.pad_token_id), prompt)
         whole = model.with_head(sequences, prompt)
-        rows = [embeddings[mask].to(model.lm.dtype) for embeddings, mask in zip(*whole[:2], strict=True)]
-    return [PromptEmbeddings(row, q.example.truncated) for row, q in zip(rows, queries, strict=True)]
-
-
-class LabelViews:
-    """Remembers the views of `FusedModel.with_labels` that were asked for last, so that equal requests share one.
-
-    Args:
-        model: The fused model.
-    """
-
-    def __init__(self, model: FusedLM):
-        self._view = lru_cache(_MOST_VIEWS)(model.with_labels)
-
-    def __call__(self, labels: Sequence[str] | None, instruction: str | None) -> FusedLM:
-        """The view for these label words and this instruction; see `FusedModel.with_labels`."""
-        return self._view(None if labels is None else tuple(labels), instruction)
-
-
-def describe(model: FusedLM, name: str, engine: str) -> ModelDescription:
-    """What clients may know about a served model."""
-    return ModelDescription(
-        name=name,
-        encoder=model.encoder.identity.name,
-        lm=model.lm.identity.name,
-        labels=model.labels,
-        columns=model.reader.columns,
-        max_length=model.reader.max_length,
-        engine=engine,
-    )
+        return [embeddings[mask].to(model.lm.dtype) for embeddings, mask in zip(*whole[:2], strict=True)]

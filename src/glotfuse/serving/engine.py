@@ -26,6 +26,9 @@ class OverloadedError(GlotfuseError):
         self.retry_after = retry_after
 
 
+SHUTTING_DOWN = "Expected a running server; it is shutting down. Ask again elsewhere or later."
+
+
 class UnavailableError(GlotfuseError):
     """The engine cannot answer now: it shuts down, or what it needs is out of reach (HTTP 503)."""
 
@@ -58,7 +61,6 @@ class Engine(Protocol):
     @property
     def description(self) -> ModelDescription:
         """What is served."""
-        ...
 
     async def start(self) -> None:
         """Makes ready to answer; warms up once.
@@ -66,27 +68,21 @@ class Engine(Protocol):
         Raises:
             GlotfuseError: It cannot.
         """
-        ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Piece]:
         """Yields an answer piece by piece; the joined texts are the answer, and the last piece says why it ended.
 
         Closing the generator (`aclose`) or cancelling the task that waits for it stops the work and frees its slot.
         """
-        ...
 
     async def classify(self, request: ClassifyRequest) -> list[Classification]:
         """One classification per text, in order; cancelling stops the work that has not begun."""
-        ...
 
     async def healthy(self) -> bool:
         """Whether requests can be answered now."""
-        ...
 
     def load(self) -> dict[str, int]:
         """How much is under way: `waiting` and `running` requests, for the metrics."""
-        ...
 
     async def close(self) -> None:
         """Stops: whatever still waits or runs gets an `UnavailableError`."""
-        ...

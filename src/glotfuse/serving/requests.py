@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Text = str | Mapping[str, str]
+if TYPE_CHECKING:
+    from glotfuse.inputs.reader import Text
+
+_GREEDY = 1e-3
 FinishReason = Literal["stop", "length"]
 
 
@@ -30,6 +32,11 @@ class GenerateRequest:
     """Of the sampling; None takes a random one."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether tokens are sampled; tiny temperatures are taken for zero."""
+        return self.temperature >= _GREEDY
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -16,28 +16,27 @@ from starlette.types import Receive, Scope, Send
 from glotfuse.serving.engine import Engine
 from glotfuse.serving.http.http_errors import CLIENT_GONE, as_http_error
 from glotfuse.serving.http.metrics import Metrics
-from glotfuse.serving.requests import FinishReason, GenerateRequest, Piece
+from glotfuse.serving.requests import GenerateRequest, Piece
 
 T = TypeVar("T")
 _LAST_WORDS = 1.0
 """Seconds to tell a client that its stream has failed."""
 
 
-@dataclass
 class Usage:
-    """Tokens of one HTTP request, per answer."""
+    """Tokens of one HTTP request: the newest counts of each of its answers."""
 
-    prompt: dict[int, int] = field(default_factory=dict)
-    completion: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.newest: dict[int, Piece] = {}
 
-    def add(self, index: int, piece: Piece) -> None:
-        """Takes the newest counts of an answer."""
-        self.prompt[index] = piece.prompt_tokens
-        self.completion[index] = piece.completion_tokens
+    def counts(self) -> tuple[int, int]:
+        """Positions read before all answers, and tokens generated for them."""
+        pieces = self.newest.values()
+        return sum(piece.prompt_tokens for piece in pieces), sum(piece.completion_tokens for piece in pieces)
 
     def to_dict(self) -> dict[str, int]:
-        """The counts of tokens by the names of OpenAI's API."""
-        prompt, completion = sum(self.prompt.values()), sum(self.completion.values())
+        """As OpenAI's API gives it."""
+        prompt, completion = self.counts()
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
@@ -62,39 +61,29 @@ async def generate_all(
             item = await pieces.get()
             if isinstance(item, BaseException):
                 raise item
-            if not usage.prompt:
+            if not usage.newest:
                 metrics.first_piece.observe(time.monotonic() - begun)
-            usage.add(*item)
-            if item[1].finish_reason:
+            index, piece = item
+            usage.newest[index] = piece
+            if piece.finish_reason:
                 open_answers -= 1
-                metrics.texts.labels("generate", str(item[1].truncated).lower()).inc()
+                metrics.texts.labels("generate", str(piece.truncated).lower()).inc()
             yield item
         await asyncio.gather(*tasks)  # what ends by itself ends in order
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        metrics.tokens.labels("in").inc(sum(usage.prompt.values()))
-        metrics.tokens.labels("out").inc(sum(usage.completion.values()))
+        for direction, count in zip(("in", "out"), usage.counts(), strict=True):
+            metrics.tokens.labels(direction).inc(count)
 
 
-@dataclass
-class WholeAnswer:
-    """One answer, put together."""
-
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    truncated: bool = False
-
-
-async def collect(pieces: AsyncGenerator[tuple[int, Piece]], num_answers: int) -> list[WholeAnswer]:
-    """Puts pieces together."""
-    answers = [WholeAnswer() for _ in range(num_answers)]
+async def collect(pieces: AsyncGenerator[tuple[int, Piece]], num_answers: int) -> list[Piece]:
+    """Puts the pieces of each answer together to one."""
+    answers = [Piece("")] * num_answers
     async with contextlib.aclosing(pieces):
         async for index, piece in pieces:
-            answers[index].text += piece.text
-            answers[index].finish_reason = piece.finish_reason
-            answers[index].truncated = piece.truncated
+            answers[index] = replace(piece, text=answers[index].text + piece.text)
     return answers
 
 

@@ -6,20 +6,33 @@ many there were.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from glotfuse.serving.http.answers import ClientAnswer, Usage, collect, generate_all, stream_of
+from glotfuse.serving.http.generation import AnswerFormat, respond
 from glotfuse.serving.http.http_errors import HttpError
 from glotfuse.serving.http.schemas import MAX_INSTRUCTION_CHARS, MAX_TEXT_CHARS, ChatBody, Message
-from glotfuse.serving.http.service import Service, Shared, new_id
-from glotfuse.serving.requests import GenerateRequest
+from glotfuse.serving.http.service import Shared
+from glotfuse.serving.requests import Piece
 
 router = APIRouter()
+
+
+def _delta(piece: Piece, is_first: bool) -> dict[str, Any]:
+    role = {"role": "assistant"} if is_first else {}
+    return {"delta": {**role, "content": piece.text} if piece.text or is_first else {}}
+
+
+_FORMAT = AnswerFormat(
+    "chatcmpl",
+    "chat.completion",
+    "chat.completion.chunk",
+    choice=lambda answer: {"message": {"role": "assistant", "content": answer.text, "refusal": None}},
+    chunk=_delta,
+)
 
 
 @router.post("/v1/chat/completions")
@@ -27,36 +40,8 @@ async def chat(body: ChatBody, service: Shared) -> Response:
     """Answers the last user message."""
     model = service.check_model(body.model)
     text, instruction, ignored = _read(body.messages)
-    request = GenerateRequest(
-        text=text,
-        language=body.language,
-        instruction=instruction,
-        max_new_tokens=body.new_tokens,
-        temperature=body.temperature or 0.0,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        seed=body.seed,
-        stop=tuple(body.stop or ()),
-    )
     headers = {"X-Glotfuse-Messages-Ignored": str(ignored)}
-
-    async def work() -> Response:
-        if body.stream:
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return await stream_of(_events(service, request, model, include_usage), service.metrics, headers)
-        usage = Usage()
-        pieces = generate_all(service.engine, [request], usage, service.metrics)
-        (answer,) = await collect(pieces, 1)
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": None,
-            "finish_reason": answer.finish_reason,
-            "truncated": answer.truncated,
-        }
-        content = {**_head(model, "chat.completion"), "choices": [choice], "usage": usage.to_dict()}
-        return JSONResponse(content, headers=headers)
-
-    return ClientAnswer(work, service.settings.timeout)
+    return respond(service, model, body, [body.request(text, instruction, body.seed)], _FORMAT, headers)
 
 
 def _read(messages: Sequence[Message]) -> tuple[str, str | None, int]:
@@ -76,30 +61,3 @@ def _read(messages: Sequence[Message]) -> tuple[str, str | None, int]:
             message = f"Expected at most {most:,} characters from {what!r}; found {len(found):,}."
             raise HttpError(400, message, code="invalid_field", param="messages")
     return text, instruction or None, len(turns) - 1
-
-
-async def _events(
-    service: Service, request: GenerateRequest, model: str, include_usage: bool
-) -> AsyncGenerator[dict[str, Any]]:
-    head, usage = _head(model, "chat.completion.chunk"), Usage()
-    more = {"usage": None} if include_usage else {}
-    role: dict[str, str] = {"role": "assistant"}
-    pieces = generate_all(service.engine, [request], usage, service.metrics)
-    try:
-        async for _, piece in pieces:
-            delta = {**role, "content": piece.text} if piece.text or role else {}
-            role = {}
-            choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None}
-            choice["finish_reason"] = piece.finish_reason
-            if piece.finish_reason:
-                choice["truncated"] = piece.truncated
-            yield {**head, "choices": [choice], **more}
-        if include_usage:
-            yield {**head, "choices": [], "usage": usage.to_dict()}
-    finally:
-        await pieces.aclose()
-
-
-def _head(model: str, kind: str) -> dict[str, Any]:
-    answer_id, created = new_id("chatcmpl")
-    return {"id": answer_id, "object": kind, "created": created, "model": model}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from glotfuse.serving.http.answers import ClientAnswer
 from glotfuse.serving.http.schemas import ClassifyBody
-from glotfuse.serving.http.service import Shared, new_id
+from glotfuse.serving.http.service import Shared, head
 from glotfuse.serving.requests import ClassifyRequest
 
 router = APIRouter()
@@ -27,20 +29,9 @@ async def classify(body: ClassifyBody, service: Shared) -> Response:
 
     async def work() -> Response:
         results = await service.engine.classify(request)
-        data = [
-            {
-                "index": index,
-                "object": "classification",
-                "label": result.label,
-                "probabilities": result.probabilities,
-                "log_probabilities": result.log_probabilities,
-                "truncated": result.truncated,
-            }
-            for index, result in enumerate(results)
-        ]
+        data = [{"index": index, "object": "classification", **asdict(result)} for index, result in enumerate(results)]
         for result in results:
             service.metrics.texts.labels("classify", str(result.truncated).lower()).inc()
-        answer_id, created = new_id("cls")
-        return JSONResponse({"id": answer_id, "object": "list", "created": created, "model": model, "data": data})
+        return JSONResponse({**head("cls", "list", model), "data": data})
 
     return ClientAnswer(work, service.settings.timeout)

@@ -103,30 +103,21 @@ class Gate:
             raise HttpError(408, message, code="slow_body", headers={"Connection": "close"}) from None
 
     async def _read(self, receive: Receive) -> bytes:
-        body = bytearray()
-        while True:
+        """The body. Of one too large nothing is kept, but it is read up to a limit: clients send before they listen."""
+        body, size, more = bytearray(), 0, True
+        while more and size < _DISCARDED * self.max_body_bytes:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _ClientGone
-            body += message.get("body", b"")
-            if len(body) > self.max_body_bytes:
-                size = len(body)
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            if size <= self.max_body_bytes:
+                body += part
+            else:
                 body.clear()
-                if message.get("more_body", False):
-                    await self._discard(receive, size)
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
-
-    async def _discard(self, receive: Receive, size: int) -> None:
-        """Reads on without keeping anything, up to a limit: most clients read the answer only after they have sent."""
-        while size < _DISCARDED * self.max_body_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            if not message.get("more_body", False):
-                return
-            size += len(message.get("body", b""))
+        if size > self.max_body_bytes:
+            raise self._too_large()
+        return bytes(body)
 
     def _too_large(self) -> HttpError:
         message = f"Expected a body of at most {self.max_body_bytes:,} bytes; this one is larger. Send fewer texts."

@@ -63,6 +63,11 @@ def as_http_error(error: BaseException) -> HttpError:
     """The error that a client is shown; what is not the client's matter goes to the log."""
     if isinstance(error, HttpError):
         return error
+    if isinstance(error, UnsupportedFieldError):
+        message = f"{error.field!r} with this value is not supported here. Leave it out."
+        return HttpError(400, message, code="unsupported_parameter", param=error.field)
+    if isinstance(error, RequestValidationError):
+        return _validation_error(error)
     if isinstance(error, OverloadedError):
         headers = {"Retry-After": str(error.retry_after)}
         return HttpError(429, str(error), code="overloaded", headers=headers)
@@ -82,17 +87,8 @@ def add_handlers(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> JSONResponse:
         return as_http_error(error).response()
 
-    for kind in (HttpError, GlotfuseError, TimeoutError, Exception):
+    for kind in (HttpError, GlotfuseError, UnsupportedFieldError, RequestValidationError, TimeoutError, Exception):
         app.add_exception_handler(kind, handle)
-
-    @app.exception_handler(UnsupportedFieldError)
-    async def _unsupported(_: Request, error: UnsupportedFieldError) -> JSONResponse:
-        message = f"{error.field!r} with this value is not supported here. Leave it out."
-        return HttpError(400, message, code="unsupported_parameter", param=error.field).response()
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _validation_error(error).response()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

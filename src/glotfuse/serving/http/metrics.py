@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glotfuse.serving.engine import Engine
@@ -19,39 +20,22 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter("glotfuse_requests", "Answered requests.", ["route", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "glotfuse_request_seconds",
-            "Seconds from a request's headers to the answer's last byte.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.first_piece = Histogram(
-            "glotfuse_first_text_seconds",
-            "Seconds until the first text of a generated answer.",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.batch_size = Histogram(
-            "glotfuse_batch_size",
-            "Answers per step (generate) and texts per batch (classify, encode).",
-            ["kind"],
-            buckets=_SIZES,
-            registry=self.registry,
-        )
-        self.tokens = Counter(
-            "glotfuse_tokens", "Positions read (in) and tokens generated (out).", ["direction"], registry=self.registry
-        )
-        self.texts = Counter(
-            "glotfuse_texts", "Texts that were answered.", ["kind", "truncated"], registry=self.registry
-        )
-        self.streams = Gauge("glotfuse_streams", "Answers that are being streamed.", registry=self.registry)
-        self.cancelled = Counter(
-            "glotfuse_cancelled", "Requests whose client went away before the answer.", registry=self.registry
-        )
-        self.waiting = Gauge("glotfuse_waiting", "Requests, and texts to label, that wait.", registry=self.registry)
-        self.running = Gauge("glotfuse_running", "Answers that are being generated.", registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter("glotfuse_requests", "Answered requests.", ["route", "status"])
+        about = "Seconds from a request's headers to the answer's last byte."
+        self.seconds = histogram("glotfuse_request_seconds", about, ["route"], buckets=_SECONDS)
+        about = "Seconds until the first text of a generated answer."
+        self.first_piece = histogram("glotfuse_first_text_seconds", about, buckets=_SECONDS)
+        about = "Answers per step (generate) and texts per batch (classify, encode)."
+        self.batch_size = histogram("glotfuse_batch_size", about, ["kind"], buckets=_SIZES)
+        self.tokens = counter("glotfuse_tokens", "Positions read (in) and tokens generated (out).", ["direction"])
+        self.texts = counter("glotfuse_texts", "Texts that were answered.", ["kind", "truncated"])
+        self.streams = gauge("glotfuse_streams", "Answers that are being streamed.")
+        self.cancelled = counter("glotfuse_cancelled", "Requests whose client went away before the answer.")
+        self.waiting = gauge("glotfuse_waiting", "Requests, and texts to label, that wait.")
+        self.running = gauge("glotfuse_running", "Answers that are being generated.")
 
     def count_batch(self, kind: str, size: int) -> None:
         """Told by an engine."""
@@ -61,10 +45,6 @@ class Metrics:
         """Reads queue and slots from the engine whenever the metrics are read."""
         self.waiting.set_function(lambda: engine.load()["waiting"])
         self.running.set_function(lambda: engine.load()["running"])
-
-    def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self.registry)
 
 
 class Measured:

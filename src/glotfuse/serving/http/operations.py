@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from glotfuse.serving.http.service import Service, Shared
@@ -46,20 +47,10 @@ async def ready(service: Shared) -> Response:
 @router.get("/metrics")
 async def metrics(service: Shared) -> Response:
     """For Prometheus."""
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _model(service: Service) -> dict[str, Any]:
-    about = service.engine.description
-    return {
-        "id": about.name,
-        "object": "model",
-        "created": service.started,
-        "owned_by": "glotfuse",
-        "encoder": about.encoder,
-        "lm": about.lm,
-        "labels": list(about.labels),
-        "columns": list(about.columns),
-        "max_length": about.max_length,
-        "engine": about.engine,
-    }
+    about = asdict(service.engine.description)
+    own = {"id": about.pop("name"), "object": "model", "created": service.started, "owned_by": "glotfuse"}
+    return {**own, **about}

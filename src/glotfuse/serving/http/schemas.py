@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from glotfuse.serving.requests import GenerateRequest
+
+if TYPE_CHECKING:
+    from glotfuse.inputs.reader import Text
 
 MAX_TEXT_CHARS = 20_000
 """Most characters of a text. Far longer than what an encoder reads; texts up to here are cut as usual."""
@@ -34,27 +40,17 @@ def _nothing(value: Any) -> bool:
     return value in (None, False, 0, "", [], {}, "none", "auto")
 
 
-_HARMLESS: dict[str, Any] = {
-    "n": lambda value: value in (None, 1) and value is not True,
-    "best_of": lambda value: value in (None, 1) and value is not True,
+_UNSUPPORTED = (
+    "n", "best_of", "response_format", "modalities", "store", "tools", "tool_choice", "functions", "function_call",
+    "logprobs", "top_logprobs", "logit_bias", "echo", "suffix", "audio", "web_search_options", "prediction",
+    "presence_penalty", "frequency_penalty", "prompt_embeds",
+)  # fmt: skip
+_HARMLESS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_UNSUPPORTED, _nothing),
+    **dict.fromkeys(("n", "best_of"), lambda value: value in (None, 1) and value is not True),
     "response_format": lambda value: value is None or (isinstance(value, dict) and value.get("type") == "text"),
     "modalities": lambda value: value in (None, ["text"]),
-    "store": _nothing,
-    "tools": _nothing,
-    "tool_choice": _nothing,
-    "functions": _nothing,
-    "function_call": _nothing,
     "logprobs": lambda value: value is None or value is False,
-    "top_logprobs": _nothing,
-    "logit_bias": _nothing,
-    "echo": _nothing,
-    "suffix": _nothing,
-    "audio": _nothing,
-    "web_search_options": _nothing,
-    "prediction": _nothing,
-    "presence_penalty": _nothing,
-    "frequency_penalty": _nothing,
-    "prompt_embeds": _nothing,
 }
 """Fields of OpenAI's API that would change the answer and are not supported, with the values that ask for nothing."""
 
@@ -71,9 +67,11 @@ class UnsupportedFieldError(Exception):
         self.field = field
 
 
-class _Body(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
+
+class _Body(_Strict):
     model: Annotated[str, Field(max_length=300)] | None = None
 
     @model_validator(mode="before")
@@ -86,15 +84,15 @@ class _Body(BaseModel):
         return values
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(_Strict):
     """How an answer is streamed."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     include_usage: bool | None = None
 
 
-class _Generation(_Body):
+class GenerationBody(_Body):
+    """What both routes that generate take."""
+
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -110,8 +108,26 @@ class _Generation(_Body):
         """Most tokens of an answer."""
         return self.max_tokens or DEFAULT_NEW_TOKENS
 
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
 
-class CompletionBody(_Generation):
+    def request(self, text: Text, instruction: str | None, seed: int | None) -> GenerateRequest:
+        """Asks for one answer with these settings."""
+        return GenerateRequest(
+            text=text,
+            language=self.language,
+            instruction=instruction,
+            max_new_tokens=self.new_tokens,
+            temperature=self.temperature or 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=seed,
+            stop=tuple(self.stop or ()),
+        )
+
+
+class CompletionBody(GenerationBody):
     """`/v1/completions`."""
 
     prompt: Annotated[list[Input], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_PROMPTS)]
@@ -120,19 +136,15 @@ class CompletionBody(_Generation):
     """English text before the encoder's; none keeps the prompt that was trained."""
 
 
-class ContentPart(BaseModel):
+class ContentPart(_Strict):
     """A part of a message."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     type: Literal["text"]
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 
-class Message(BaseModel):
+class Message(_Strict):
     """One turn."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: (
@@ -147,7 +159,7 @@ class Message(BaseModel):
         return self.content or ""
 
 
-class ChatBody(_Generation):
+class ChatBody(GenerationBody):
     """`/v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]

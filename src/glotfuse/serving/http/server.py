@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class GracefulServer(uvicorn.Server):
         self._grace = grace
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._draining: Future[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, then says so."""
@@ -54,10 +55,7 @@ class GracefulServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._service.state.draining = True
-        self._loop.call_soon_threadsafe(self._drain, self._loop)
-
-    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._draining = loop.create_task(self._wait(loop))
+        self._draining = asyncio.run_coroutine_threadsafe(self._wait(self._loop), self._loop)
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         state, end = self._service.state, loop.time() + self._grace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -52,9 +52,9 @@ class Service:
         return served
 
 
-def new_id(prefix: str) -> tuple[str, int]:
-    """An id for an answer, and the Unix time."""
-    return f"{prefix}-{uuid.uuid4().hex}", int(time.time())
+def head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    """What an answer begins with: an id of its own, what it is, the Unix time, and the model."""
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
 def _service(request: Request) -> Service:

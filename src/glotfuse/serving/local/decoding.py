@@ -128,15 +128,15 @@ class Decoder:
             self.rows, self._mask, self._layers = rows, mask, layers
             return
         size = max(self._mask.shape[1], mask.shape[1])
-        together = [
-            (
-                torch.cat([_pad(a[0], size, 2), _pad(b[0], size, 2)]),
-                torch.cat([_pad(a[1], size, 2), _pad(b[1], size, 2)]),
-            )
-            for a, b in zip(self._layers, layers, strict=True)
+
+        def join(one: Tensor, other: Tensor, dim: int) -> Tensor:
+            return torch.cat([_pad(one, size, dim), _pad(other, size, dim)])
+
+        self._layers = [
+            (join(keys, more_keys, 2), join(values, more_values, 2))
+            for (keys, values), (more_keys, more_values) in zip(self._layers, layers, strict=True)
         ]
-        self._mask = torch.cat([_pad(self._mask, size, 1), _pad(mask, size, 1)])
-        self.rows, self._layers = [*self.rows, *rows], together
+        self._mask, self.rows = join(self._mask, mask, 1), [*self.rows, *rows]
 
     def _continue(self) -> Tensor:
         """Logits (B,V) after the rows' last tokens, from the cache, which takes them up."""
@@ -183,9 +183,5 @@ class Decoder:
 
 def _pad(tensor: Tensor, size: int, dim: int) -> Tensor:
     """The tensor with zeros at the left end of one dimension, up to a size."""
-    missing = size - tensor.shape[dim]
-    if not missing:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dim] = missing
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+    after = tensor.dim() - 1 - dim
+    return F.pad(tensor, (0, 0) * after + (size - tensor.shape[dim], 0))

@@ -11,18 +11,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.generation import end_ids
 from glotfuse.serving.answer_text import AnswerText
-from glotfuse.serving.batcher import Batcher, BatchLimits, retry_seconds
-from glotfuse.serving.encoding import LabelViews, context_length, describe, prepare
-from glotfuse.serving.engine import ModelDescription, OverloadedError, UnavailableError
+from glotfuse.serving.batcher import Batcher, BatchLimits, QueueRoom, for_company
+from glotfuse.serving.encoding import context_length, prepare
+from glotfuse.serving.engine import SHUTTING_DOWN, UnavailableError
 from glotfuse.serving.local.decoding import Decoder, Row
 from glotfuse.serving.local.sampling import Sampler
+from glotfuse.serving.model_engine import ModelEngine
 from glotfuse.serving.requests import ClassifyRequest, FinishReason, GenerateRequest, Piece
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from glotfuse.model.classification import Classification
 
 logger = logging.getLogger(__name__)
-
-WARM_UP = "Hello."
-
-_T = TypeVar("_T")
 
 
 @dataclass(eq=False)
@@ -68,7 +64,7 @@ class _Job:
         return self.context is not None and self.row.num_prompt + len(self.row.ids) > self.context
 
 
-class LocalEngine:
+class LocalEngine(ModelEngine):
     """Answers with the model itself.
 
     Args:
@@ -87,35 +83,28 @@ class LocalEngine:
         limits: BatchLimits | None = None,
         on_batch: Callable[[str, int], None] = lambda _kind, _size: None,
     ):
-        self._model = model
+        super().__init__(model, name, "local")
         self._limits = limits or BatchLimits()
         self._on_batch = on_batch
-        self._description = describe(model, name, "local")
-        self._worker = ThreadPoolExecutor(1, "glotfuse-model")
-        self._reader = ThreadPoolExecutor(1, "glotfuse-reader")
         self._decoder = Decoder(model)
-        self._views = LabelViews(model)
         self._classifier: Batcher[tuple[FusedLM, PreparedExample], Classification] = Batcher(
-            _classify, self._worker, self._limits, key=lambda item: id(item[0]), on_batch=self._classified
+            _classify,
+            self._worker,
+            self._limits,
+            key=lambda item: id(item[0]),
+            on_batch=lambda size: on_batch("classify", size),
         )
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
         self._reading = 0
-        self._seconds = 1.0
+        self._room = QueueRoom(self._limits, 1.0)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
-
-    @property
-    def description(self) -> ModelDescription:
-        """What is served."""
-        return self._description
 
     async def start(self) -> None:
         """Starts the loop and answers one text each way, so that the first client need not wait for it."""
         self._task = asyncio.create_task(self._serve())
-        columns = self._description.columns
-        text = WARM_UP if len(columns) == 1 else dict.fromkeys(columns, WARM_UP)
+        text = self._first_text()
         async for _ in self.generate(GenerateRequest(text, max_new_tokens=2)):
             pass
         if self._model.labels:
@@ -123,14 +112,14 @@ class LocalEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Piece]:
         """Yields an answer piece by piece; see `Engine`."""
-        self._check_room()
+        self._check_open()
+        self._room.check(len(self._waiting) + self._reading)
         self._reading += 1
         try:
-            job = await self._read(lambda: self._job(request))
+            job = await self.on_reader(lambda: self._job(request))
         finally:
             self._reading -= 1
-        if self._closed:
-            raise _closed()
+        self._check_open()
         self._waiting.append(job)
         self._wake.set()
         try:
@@ -153,10 +142,10 @@ class LocalEngine:
         self._classifier.check_room(len(request.texts))
 
         def read() -> list[tuple[FusedLM, PreparedExample]]:
-            view = self._views(request.labels, request.instruction)
+            view = self._view(request.labels, request.instruction)
             return [(view, prepare(view, text, request.language, view.prompt).example) for text in request.texts]
 
-        return await self._classifier.submit(await self._read(read))
+        return await self._classifier.submit(await self.on_reader(read))
 
     async def healthy(self) -> bool:
         """Whether the loop runs."""
@@ -176,24 +165,7 @@ class LocalEngine:
         if self._task is not None:
             await self._task
         await self._classifier.close()
-        self._worker.shutdown()
-        self._reader.shutdown()
-
-    async def on_reader(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that tokenizes, on the thread that does."""
-        return await self._read(function)
-
-    async def on_worker(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that computes with the model, between two batches."""
-        if self._closed:
-            raise _closed()
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
-
-    async def _read(self, work: Callable[[], _T]) -> _T:
-        """Tokenizes on a thread of its own: tokenizers are not made for several threads, and must not stop the loop."""
-        if self._closed:
-            raise _closed()
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        self._end_threads()
 
     def _job(self, request: GenerateRequest) -> _Job:
         prompt = self._model.prompt_for(request.instruction)
@@ -207,17 +179,8 @@ class LocalEngine:
             context_length(self._model),
         )
 
-    def _check_room(self) -> None:
-        if self._closed:
-            raise _closed()
-        waiting = len(self._waiting) + self._reading
-        if waiting >= self._limits.queue_size:
-            seconds = retry_seconds(self._seconds, waiting, self._limits.max_batch_size)
-            raise OverloadedError(
-                f"Expected room in the queue of {self._limits.queue_size} requests; it is full. "
-                f"Ask again in {seconds} s.",
-                seconds,
-            )
+    def _oldest(self) -> float | None:
+        return self._waiting[0].arrived if self._waiting and not self._closed else None
 
     async def _serve(self) -> None:
         """Steps as long as there is something to do; a failed step ends the answers in it, not the loop."""
@@ -227,7 +190,8 @@ class LocalEngine:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._gather()
+            if not self._running:  # a first step waits a little for company
+                await for_company(self._wake, self._limits, self._oldest, lambda: len(self._waiting))
             gone = [job for job in self._running if job.abandoned]
             self._running = [job for job in self._running if not job.abandoned]
             new: list[_Job] = []
@@ -236,7 +200,7 @@ class LocalEngine:
             await loop.run_in_executor(self._worker, self._decoder.leave, [job.row for job in gone])
             await self._advance(new)
         for job in [*self._running, *self._waiting]:
-            job.pieces.put_nowait(_closed())
+            job.pieces.put_nowait(UnavailableError(SHUTTING_DOWN))
         self._running, self._waiting = [], deque()
 
     async def _advance(self, new: list[_Job]) -> None:
@@ -285,32 +249,11 @@ class LocalEngine:
         piece = job.piece()
         job.pieces.put_nowait(piece)
         if piece.finish_reason:
-            self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - job.arrived)
+            self._room.took(time.monotonic() - job.arrived)
         return piece.finish_reason is not None
-
-    async def _gather(self) -> None:
-        """Before a first step, waits a little for company."""
-        if self._running or not self._waiting:
-            return
-        left = self._waiting[0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
-        while left > 0 and self._waiting and len(self._waiting) < self._limits.max_batch_size and not self._closed:
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), left)
-            except TimeoutError:
-                return
-            if self._waiting:
-                left = self._waiting[0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
-
-    def _classified(self, size: int) -> None:
-        self._on_batch("classify", size)
 
 
 def _classify(batch: list[tuple[FusedLM, PreparedExample]]) -> list[Classification]:
     """Scores texts that share one view of the model."""
     view = batch[0][0]
     return view.classify_prepared([example for _, example in batch], batch_size=len(batch))
-
-
-def _closed() -> UnavailableError:
-    return UnavailableError("Expected a running server; it is shutting down. Ask again elsewhere or later.")

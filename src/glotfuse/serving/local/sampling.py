@@ -15,9 +15,6 @@ from glotfuse.serving.requests import GenerateRequest
 if TYPE_CHECKING:
     from glotfuse.api import FusedLM
 
-_GREEDY = 1e-3
-"""Temperatures below are taken for zero."""
-
 
 class Sampler:
     """Chooses the tokens of one answer.
@@ -33,7 +30,7 @@ class Sampler:
     def __init__(self, model: FusedLM, request: GenerateRequest):
         self._processors = _processors(model, request)
         self._generator: torch.Generator | None = None
-        if request.temperature >= _GREEDY:
+        if request.is_sampled:
             self._generator = torch.Generator()
             if request.seed is None:
                 self._generator.seed()
@@ -74,7 +71,7 @@ def _processors(model: FusedLM, request: GenerateRequest) -> Any:
         chosen.append(NoRepeatNGramLogitsProcessor(size))
     if tokens := getattr(config, "suppress_tokens", None):
         chosen.append(SuppressTokensLogitsProcessor(tokens, device=str(model.device)))
-    if request.temperature >= _GREEDY:
+    if request.is_sampled:
         chosen.append(TemperatureLogitsWarper(float(request.temperature)))
         if request.top_p < 1:
             chosen.append(TopPLogitsWarper(float(request.top_p)))

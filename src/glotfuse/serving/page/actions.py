@@ -10,17 +10,15 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from glotfuse.errors import GlotfuseError, PromptError
+from glotfuse.inputs.reader import Text
 from glotfuse.inspection.weights import TokenWeights
 from glotfuse.serving.engine import Engine
+from glotfuse.serving.http.schemas import MAX_LABELS, MAX_TEXT_CHARS
 from glotfuse.serving.page.html import labels_html, message_html, text_html, weights_html
-from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece, Text
+from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece
 
 logger = logging.getLogger(__name__)
 
-MOST_CHARACTERS = 20_000
-"""Of each text box."""
-MOST_LABELS = 100
-"""Label words of one question."""
 MOST_NEW_TOKENS = 256
 
 WAITING = "The answer appears here."
@@ -51,9 +49,9 @@ def parse_labels(written: str, own: Sequence[str]) -> tuple[str, ...] | None:
     words = tuple(dict.fromkeys(word for part in _SEPARATORS.split(written) if (word := " ".join(part.split()))))
     if own and words in ((), tuple(own)):
         return None
-    if not 2 <= len(words) <= MOST_LABELS:
+    if not 2 <= len(words) <= MAX_LABELS:
         raise PromptError(
-            f"Expected 2 to {MOST_LABELS} labels, separated by commas; found {len(words) or 'none'}. "
+            f"Expected 2 to {MAX_LABELS} labels, separated by commas; found {len(words) or 'none'}. "
             "Write, for example: good news, bad news."
         )
     return words
@@ -149,8 +147,8 @@ class Actions:
             named = f" ({column})" if len(columns) > 1 else ""
             if not (text or "").strip():
                 raise PromptError(f"Type a text first{named}, or choose a sample sentence.")
-            if len(text) > MOST_CHARACTERS:
-                raise PromptError(f"Expected at most {MOST_CHARACTERS:,} characters{named}; found {len(text):,}.")
+            if len(text) > MAX_TEXT_CHARS:
+                raise PromptError(f"Expected at most {MAX_TEXT_CHARS:,} characters{named}; found {len(text):,}.")
         return texts[0] if len(columns) == 1 else dict(zip(columns, texts, strict=True))
 
     async def _weights(self, text: Text, language: str | None) -> str:
@@ -177,8 +175,8 @@ async def _within(items: AsyncGenerator[Item], seconds: float) -> AsyncIterator[
 
 def _checked(instruction: str, name: str) -> str | None:
     """An instruction as written; None for an empty one."""
-    if len(instruction or "") > MOST_CHARACTERS:
-        raise PromptError(f"Expected at most {MOST_CHARACTERS:,} characters in the {name}; found {len(instruction):,}.")
+    if len(instruction or "") > MAX_TEXT_CHARS:
+        raise PromptError(f"Expected at most {MAX_TEXT_CHARS:,} characters in the {name}; found {len(instruction):,}.")
     return (instruction or "").strip() or None
 
 

@@ -8,7 +8,8 @@ from importlib import resources
 from typing import Any
 
 from glotfuse.serving.engine import ModelDescription
-from glotfuse.serving.page.actions import MOST_CHARACTERS, MOST_NEW_TOKENS, NO_WEIGHTS_YET, WAITING, Actions, Shown
+from glotfuse.serving.http.schemas import MAX_TEXT_CHARS
+from glotfuse.serving.page.actions import MOST_NEW_TOKENS, NO_WEIGHTS_YET, WAITING, Actions, Shown
 from glotfuse.serving.page.html import message_html
 from glotfuse.serving.page.samples import Samples
 
@@ -168,7 +169,7 @@ def _text_box(gr: Any, column: str, several: bool) -> Any:
         placeholder="Type or paste a text in any language",
         lines=3 if several else 5,
         max_lines=14,
-        max_length=MOST_CHARACTERS,
+        max_length=MAX_TEXT_CHARS,
         elem_classes="gf-input",
     )
 
@@ -211,7 +212,7 @@ def _tabs(gr: Any, about: ModelDescription, question: str | None) -> tuple[dict[
                     info="Empty: as in training. {labels} stands for the labels.",
                     placeholder=question or "",
                     lines=2,
-                    max_length=MOST_CHARACTERS,
+                    max_length=MAX_TEXT_CHARS,
                 )
             label_button = gr.Button("Choose a label", variant="primary", elem_id="gf-label")
         with gr.Tab("Write an answer", id="write"):
@@ -221,7 +222,7 @@ def _tabs(gr: Any, about: ModelDescription, question: str | None) -> tuple[dict[
                 info="Empty: as in training."
                 + (" This model was trained to name labels, so do not expect long answers." if about.labels else ""),
                 lines=2,
-                max_length=MOST_CHARACTERS,
+                max_length=MAX_TEXT_CHARS,
             )
             with gr.Accordion("Length and variety", open=False):
                 max_new_tokens = gr.Slider(1, MOST_NEW_TOKENS, 64, step=1, label="Longest answer, in tokens")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -19,18 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from glotfuse.errors import GlotfuseError
 from glotfuse.inspection.weights import TokenWeights, example_weights, token_weights
 from glotfuse.serving.engine import Engine
+from glotfuse.serving.model_engine import ModelEngine
 from glotfuse.serving.page.actions import Actions, ReadWeights
 from glotfuse.serving.page.layout import HEAD, build, css, theme
 from glotfuse.serving.page.samples import sample_sentences
-from glotfuse.serving.requests import Text
 
 if TYPE_CHECKING:
     from glotfuse.api import FusedLM
+    from glotfuse.inputs.reader import Text
 
 PATH = "/ui"
 """Where the page is."""
-
-Result = TypeVar("Result")
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
@@ -56,19 +55,6 @@ _NEEDED_FOLDERS = ("/static/", "/assets/", "/svelte/", "/gradio_api/heartbeat/")
 
 class UiError(GlotfuseError):
     """The page cannot be shown."""
-
-
-@runtime_checkable
-class LendsThreads(Protocol):
-    """An engine that lends the threads on which its model runs, between the batches of clients."""
-
-    async def on_reader(self, function: Callable[[], Result]) -> Result:
-        """Runs a function that tokenizes."""
-        ...
-
-    async def on_worker(self, function: Callable[[], Result]) -> Result:
-        """Runs a function that computes with encoder, fusion or LM."""
-        ...
 
 
 def require_gradio() -> None:
@@ -125,7 +111,7 @@ def mount(
         app,
         page,
         PATH,
-        auth=None if api_key is None else _login(api_key),
+        auth=None if api_key is None else lambda _, given: secrets.compare_digest(given.encode(), api_key.encode()),
         auth_message="Enter any user name, and the server's API key as the password.",
         run_history=False,
         footer_links=[],
@@ -197,16 +183,9 @@ def is_needed(path: str) -> bool:
     return exact in _NEEDED or any(path.startswith(folder) for folder in _NEEDED_FOLDERS)
 
 
-def _login(api_key: str) -> Callable[[str, str], bool]:
-    def check(_: str, key: str) -> bool:
-        return secrets.compare_digest(key.encode(), api_key.encode())
-
-    return check
-
-
 def _reader(engine: Engine, model: FusedLM) -> ReadWeights | None:
     """Reads layer weights on the engine's threads; None for an engine that does not lend them."""
-    if not isinstance(engine, LendsThreads):
+    if not isinstance(engine, ModelEngine):
         return None
 
     async def read(text: Text, language: str | None) -> TokenWeights | None:

@@ -38,7 +38,4 @@ def sample_sentences() -> tuple[Samples, ...]:
 
 def _chosen(labels: list[str | None]) -> list[int]:
     """Indices of the first sentence of each label, up to `PER_LANGUAGE`."""
-    firsts: dict[str | None, int] = {}
-    for index, label in enumerate(labels):
-        firsts.setdefault(label, index)
-    return list(firsts.values())[:PER_LANGUAGE]
+    return sorted(map(labels.index, set(labels)))[:PER_LANGUAGE]

@@ -59,23 +59,21 @@ async def check_server(client: VllmClient, model: FusedLM, model_name: str | Non
     expected = _expected(model.lm, ids)
     asked = list(expected)
     as_tokens = {"model": card["id"], "prompt": [ids]}
-    picks = True
     try:
         found = await _ask(client, as_tokens, asked)
-        if picks := all(token in found for token in asked):
-            difference = _compare(expected, found, model, client.url, "the prompt's tokens")
-        else:
+        picks = all(token in found for token in asked)
+        if not picks:
             logger.warning(
                 "The vLLM server at %s does not know `logprob_token_ids`: label scores take a request per token. "
                 "A newer vLLM needs one per text.",
                 client.url,
             )
-            found = await _ask_singly(client, as_tokens, asked)
-            difference = _compare(expected, found, model, client.url, "the prompt's tokens")
+            found = await _ask(client, as_tokens, asked, singly=True)
+        difference = _compare(expected, found, model, client.url, "the prompt's tokens")
         with torch.inference_mode():
             rows = model.lm.embed(torch.tensor(ids, device=model.device))
         as_embeddings = {"model": card["id"], "prompt_embeds": [payload(rows)]}
-        found = await (_ask if picks else _ask_singly)(client, as_embeddings, asked)
+        found = await _ask(client, as_embeddings, asked, singly=not picks)
         difference = max(difference, _compare(expected, found, model, client.url, "the prompt's embeddings"))
     except PromptError as error:
         raise BackboneError(
@@ -152,15 +150,13 @@ def _expected(lm: LM, ids: Sequence[int]) -> dict[int, float]:
     return {token: float(values[token]) for token in dict.fromkeys([*top, *spread])}
 
 
-async def _ask(client: VllmClient, prompt: dict[str, Any], asked: Sequence[int]) -> dict[int, float]:
-    (found,) = read_log_probabilities(await client.complete({**question_body(asked), **prompt}), 1)
-    return found
-
-
-async def _ask_singly(client: VllmClient, prompt: dict[str, Any], asked: Sequence[int]) -> dict[int, float]:
+async def _ask(
+    client: VllmClient, prompt: dict[str, Any], asked: Sequence[int], *, singly: bool = False
+) -> dict[int, float]:
+    """Log-probabilities of tokens after a prompt, in one request or in one for each token."""
     found: dict[int, float] = {}
-    for token in asked:
-        answer = await client.complete({**question_body([token], single=True), **prompt})
+    for tokens in [[token] for token in asked] if singly else [asked]:
+        answer = await client.complete({**question_body(tokens, single=singly), **prompt})
         found.update(read_log_probabilities(answer, 1)[0])
     return found
 

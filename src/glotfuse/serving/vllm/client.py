@@ -22,6 +22,8 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 _BUSY = (429, 503)
+_ATTEMPTS = 4
+"""How often a request is sent while the server is out of reach or busy."""
 _FIRST_PAUSE = 0.25
 """Seconds before the first retry; each further one waits twice as long."""
 _LONGEST_PAUSE = 10.0
@@ -39,25 +41,15 @@ class VllmClient:
         api_key: The server's `--api-key`.
         timeout: Most seconds between two pieces of an answer.
         max_connections: Most requests at once; further ones wait for a connection.
-        attempts: How often a request is sent while the server is out of reach or busy (429, 503).
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 120.0,
-        max_connections: int = 256,
-        attempts: int = 4,
-    ):
+    def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 120.0, max_connections: int = 256):
         self.url = url.rstrip("/").removesuffix("/v1")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"Expected the address of a vLLM server, such as http://127.0.0.1:8000; found {url!r}. "
                 "Give it with its scheme, http:// or https://."
             )
-        self._attempts = attempts
         self._closing: set[asyncio.Future[None]] = set()
         self._http = httpx.AsyncClient(
             base_url=self.url,
@@ -133,8 +125,8 @@ class VllmClient:
             PromptError: It refuses what was asked.
         """
         request = self._http.build_request(method, path, json=body)
-        for attempt in range(self._attempts):
-            last = attempt == self._attempts - 1
+        for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
             pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.75, 1.25)
             try:
                 response = await self._http.send(request, stream=stream)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,9 +19,10 @@ from glotfuse.errors import PromptError
 from glotfuse.model.classification import Classification, embed_for_probe, with_probe
 from glotfuse.model.generation import end_ids
 from glotfuse.serving.batcher import Batcher, BatchLimits
-from glotfuse.serving.encoding import LabelViews, Query, describe, embed, prepare
-from glotfuse.serving.engine import ModelDescription, OverloadedError, UnavailableError
-from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece, Text
+from glotfuse.serving.encoding import Query, embed, prepare
+from glotfuse.serving.engine import OverloadedError, UnavailableError
+from glotfuse.serving.model_engine import ModelEngine
+from glotfuse.serving.requests import ClassifyRequest, GenerateRequest, Piece
 from glotfuse.serving.vllm.check import Served, check_server, drop_body
 from glotfuse.serving.vllm.client import VllmClient
 from glotfuse.serving.vllm.protocol import (
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from glotfuse.api import FusedLM
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,9 @@ class _Encoded:
     """Positions of the prompt alone."""
     num_positions: int
     """Of the longest payload."""
-    truncated: bool
 
 
-class VllmEngine:
+class VllmEngine(ModelEngine):
     """Answers with a vLLM server that serves the LM.
 
     Once the server is known to serve the right LM, the local LM keeps only its input embeddings: the model can no
@@ -94,14 +91,11 @@ class VllmEngine:
         keep_lm: bool = False,
         on_batch: Callable[[str, int], None] = lambda _kind, _size: None,
     ):
-        self._model = model
+        super().__init__(model, name, "vllm")
         self._model_name = model_name
-        self._description = describe(model, name, "vllm")
         self._max_requests = max_requests
         self._keep_lm = keep_lm
         self._client = VllmClient(url, api_key=api_key, timeout=timeout, max_connections=max_requests)
-        self._worker = ThreadPoolExecutor(1, "glotfuse-model")
-        self._reader = ThreadPoolExecutor(1, "glotfuse-reader")
         self._batcher: Batcher[_Job, _Encoded] = Batcher(
             self._encode,
             self._worker,
@@ -109,15 +103,8 @@ class VllmEngine:
             key=lambda job: job.query.prompt,
             on_batch=lambda size: on_batch("encode", size),
         )
-        self._views = LabelViews(model)
         self._served: Served | None = None
         self._running = 0
-        self._closed = False
-
-    @property
-    def description(self) -> ModelDescription:
-        """What is served."""
-        return self._description
 
     async def start(self) -> None:
         """Makes sure that the server serves the right LM, frees the local one, and encodes a first text.
@@ -145,9 +132,7 @@ class VllmEngine:
             freed = await asyncio.get_running_loop().run_in_executor(self._worker, drop_body, self._model.lm)
             logger.info("Freed %.0f MB of the local LM, which is not needed any more.", freed / 1e6)
         self._served = served
-        columns = self._description.columns
-        text: Text = "Hello." if len(columns) == 1 else dict.fromkeys(columns, "Hello.")
-        async for _ in self.generate(GenerateRequest(text, max_new_tokens=2)):
+        async for _ in self.generate(GenerateRequest(self._first_text(), max_new_tokens=2)):
             pass
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Piece]:
@@ -159,7 +144,7 @@ class VllmEngine:
                 job = _Job(prepare(self._model, request.text, request.language, prompt))
                 return job, sorted(end_ids(self._model, prompt))
 
-            job, ends = await self._read(read)
+            job, ends = await self.on_reader(read)
             (encoded,) = await self._batcher.submit([job])
             room = self._room(served, encoded)
             body = {
@@ -169,7 +154,7 @@ class VllmEngine:
             }
             async with (
                 aclosing(self._client.stream(body)) as chunks,
-                aclosing(answer_pieces(chunks, request, encoded.num_prompt, encoded.truncated)) as ps,
+                aclosing(answer_pieces(chunks, request, encoded.num_prompt, job.query.example.truncated)) as ps,
             ):
                 async for piece in ps:
                     yield piece
@@ -180,20 +165,20 @@ class VllmEngine:
             self._batcher.check_room(len(request.texts))
 
             def read() -> tuple[FusedLM, ScorePlan, list[_Job]]:
-                view = self._views(request.labels, request.instruction)
+                view = self._view(request.labels, request.instruction)
                 plan = ScorePlan.of(view.label_ids, single=not served.picks_tokens)
                 queries = [prepare(view, text, request.language, view.prompt) for text in request.texts]
                 return view, plan, [_Job(query, plan.prefixes) for query in queries]
 
-            view, plan, jobs = await self._read(read)
+            view, plan, jobs = await self.on_reader(read)
             encoded = await self._batcher.submit(jobs)
             scores = await _together([self._scores(served, plan, each) for each in encoded])
             examples = [job.query.example for job in jobs]
             embeddings = await self.on_worker(lambda: embed_for_probe(view, examples))
             normalised = with_probe(view, torch.tensor(scores), embeddings).tolist()
             return [
-                Classification.of(view.labels, row, each.truncated)
-                for row, each in zip(normalised, encoded, strict=True)
+                Classification.of(view.labels, row, example.truncated)
+                for row, example in zip(normalised, examples, strict=True)
             ]
 
     async def healthy(self) -> bool:
@@ -209,13 +194,11 @@ class VllmEngine:
         self._closed = True
         await self._batcher.close()
         await self._client.close()
-        self._worker.shutdown()
-        self._reader.shutdown()
+        self._end_threads()
 
     @contextmanager
     def _slot(self) -> Iterator[Served]:
-        if self._closed:
-            raise UnavailableError("Expected a running server; it is shutting down. Ask again elsewhere or later.")
+        self._check_open()
         if self._served is None:
             raise UnavailableError("Expected an engine that was started; found one that was not.")
         if self._running >= self._max_requests:
@@ -226,31 +209,18 @@ class VllmEngine:
         finally:
             self._running -= 1
 
-    async def on_reader(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that tokenizes, on the thread that does."""
-        return await self._read(function)
-
-    async def on_worker(self, function: Callable[[], _T]) -> _T:
-        """Runs a function that computes with encoder and fusion, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
-
-    async def _read(self, work: Callable[[], _T]) -> _T:
-        """Tokenizes on a thread of its own: tokenizers are not made for several, and must not stop the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
-
     def _encode(self, jobs: list[_Job]) -> list[_Encoded]:
-        """Runs on the worker."""
+        """Prompts and what follows them, as a server reads them; runs on the worker."""
         rows = embed(self._model, [job.query for job in jobs])
-        return [self._pack(row.embeddings, row.truncated, job) for row, job in zip(rows, jobs, strict=True)]
+        return [self._pack(row, job.prefixes) for row, job in zip(rows, jobs, strict=True)]
 
     @torch.inference_mode()
-    def _pack(self, prompt: torch.Tensor, truncated: bool, job: _Job) -> _Encoded:
+    def _pack(self, prompt: torch.Tensor, prefixes: Sequence[tuple[int, ...]]) -> _Encoded:
         payloads = []
-        for prefix in job.prefixes:
+        for prefix in prefixes:
             ids = torch.tensor(prefix, dtype=torch.long, device=prompt.device)
             payloads.append(payload(torch.cat([prompt, self._model.lm.embed(ids).to(prompt.dtype)])))
-        longest = max(len(prefix) for prefix in job.prefixes)
-        return _Encoded(payloads, len(prompt), len(prompt) + longest, truncated)
+        return _Encoded(payloads, len(prompt), len(prompt) + max(map(len, prefixes)))
 
     def _room(self, served: Served, encoded: _Encoded) -> int:
         """Tokens that may follow.

@@ -17,28 +17,23 @@ from glotfuse.serving.requests import FinishReason, GenerateRequest, Piece
 _MOST_STOPS = 4
 """Most stop texts that vLLM takes; further ones are looked for here alone."""
 _REASONS = ("stop", "length")
-_GREEDY = 1e-3
-"""Temperatures below are taken for zero, as in the in-process engine."""
+_PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Settings that change nothing, said so that those which a server has of its own do not count."""
 
 
 def generation_body(request: GenerateRequest, ends: Sequence[int], max_tokens: int) -> dict[str, Any]:
-    """The fields of a completions request, without prompt: settings that a server has of its own do not count."""
-    temperature = request.temperature if request.temperature >= _GREEDY else 0.0
+    """The fields of a completions request, without prompt."""
     body: dict[str, Any] = {
         "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": request.top_p if temperature else 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
+        **_PLAIN,
+        "temperature": request.temperature if request.is_sampled else 0.0,
+        "top_p": request.top_p if request.is_sampled else 1.0,
         "ignore_eos": True,
         "stop_token_ids": list(ends),
         "stop": list(request.stop[:_MOST_STOPS]),
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
-    return {**body, "seed": request.seed} if temperature and request.seed is not None else body
+    return {**body, "seed": request.seed} if request.is_sampled and request.seed is not None else body
 
 
 async def answer_pieces(
@@ -80,14 +75,10 @@ def question_body(token_ids: Sequence[int], *, single: bool = False) -> dict[str
     reads in several parts ends its engine on a CPU (0.32).
     """
     body: dict[str, Any] = {
+        **_PLAIN,
         "max_tokens": 1,
         "temperature": 0.0,
         "top_p": 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
         "return_tokens_as_token_ids": True,
     }
     if single:
