@@ -84,6 +84,9 @@ def load_encoder(
 
     Raises:
         BackboneError: It cannot be found or loaded.
+
+    Example:
+        >>> encoder = load_encoder("bundled:e5-small", prefix="query: ")  # doctest: +SKIP
     """
     from transformers import AutoModel
 

@@ -30,7 +30,12 @@ class Registry(Generic[ModuleT]):
         self._classes: dict[str, type[ModuleT]] = {}
 
     def register(self, name: str) -> Callable[[type[ModuleT]], type[ModuleT]]:
-        """Returns a decorator that adds a class under `name`; an existing name is an error."""
+        """Returns a decorator that adds a class under `name`; an existing name is an error.
+
+        Example:
+            >>> @register_mixer("first")  # doctest: +SKIP
+            ... class FirstLayer(Mixer): ...
+        """
 
         def decorate(cls: type[ModuleT]) -> type[ModuleT]:
             if name in self._classes:

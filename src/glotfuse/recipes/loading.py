@@ -42,6 +42,10 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
 
     Raises:
         ConfigError: The file cannot be read or parsed, or a value does not fit.
+
+    Example:
+        >>> load_recipe(QUICKSTART, ["training.epochs=5"]).training.epochs
+        5.0
     """
     path = Path(path)
     try:

@@ -34,6 +34,11 @@ def get_task(name: str, *, path: Files | None = None, language_column: str | Non
 
     Raises:
         ConfigError: If the name or an override is unknown, or the overrides do not fit together.
+
+    Example:
+        >>> task = get_task("quickstart")
+        >>> task.labels[:3], len(task.languages("test"))
+        (['sports', 'health', 'politics'], 14)
     """
     if name not in NAMED_TASKS:
         raise ConfigError(
@@ -95,6 +100,10 @@ def task_from_files(
     Raises:
         ConfigError: If the values do not fit together.
         DataError: If `labels` is None and the training split cannot be read.
+
+    Example:
+        >>> task = task_from_files("data", text_columns=["premise", "hypothesis"])  # doctest: +SKIP
+        >>> task.load("test", "sin_Sinh").examples[0].fields["premise"]  # doctest: +SKIP
     """
     plain_text = label_column is None and len(text_columns) == 1
     source = _file_source(path, language_column, train_language, {}, plain_text)
