@@ -41,10 +41,10 @@ from glotfuse.evaluation.statistics import (
     macro_f1_over_seeds,
 )
 from glotfuse.languages.facts import LanguageGroup, family_of, groups_for, script_of, seen_by
-from glotfuse.languages.names import is_english, is_low_resource, name_of
+from glotfuse.languages.names import GROUPS, is_english, is_low_resource, name_of
 from glotfuse.run_folder import report_file
 
-ALL_BUT_ENGLISH = "all but English"
+ALL_BUT_ENGLISH = GROUPS["all_but_english"][0]
 """Title of the group that the main figure of a pair is over."""
 
 

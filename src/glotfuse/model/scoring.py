@@ -118,7 +118,9 @@ class _Question:
     @cached_property
     def trees(self) -> list[LabelTree]:
         """(B,), one tree where all texts have the same answers."""
-        return [_tree_of(tuple(map(tuple, own))) for own in self.answers]
+        different = {id(own): own for own in self.answers}  # of label words the same list for all texts
+        found = {key: _tree_of(tuple(map(tuple, own))) for key, own in different.items()}
+        return [found[id(own)] for own in self.answers]
 
     @cached_property
     def shape(self) -> tuple[int, int]:

@@ -103,7 +103,7 @@ class Run:
                 left_out = f"{found.num_left_out} of {len(texts)} documents are {objective.left_out}."
                 console.print(left_out, style="yellow")
         else:
-            fields, answers = [dict(row.fields) for row in rows], [label_of(row) for row in rows]
+            fields, answers = [row.fields for row in rows], [label_of(row) for row in rows]
             prepared = prepare(reader, prompt, fields, answers=answers, language=self.task.train_language)
             found = Documents(prepared, fields, 0)
         num_cut = sum(example.truncated for example in found.examples)

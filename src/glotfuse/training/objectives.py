@@ -38,7 +38,7 @@ class Documents(NamedTuple):
 
     examples: list[PreparedExample]
     """One per document that could be used."""
-    fields: list[dict[str, str]]
+    fields: Sequence[Mapping[str, str]]
     """What the encoder reads of each."""
     num_left_out: int
     """Documents that could not be used."""
