@@ -11,7 +11,7 @@ from glotfuse.inputs.batch import prepare
 from glotfuse.recipes.config import FusionConfig
 from glotfuse.recipes.loading import QUICKSTART, load_recipe
 from glotfuse.runs.views import lexicon_for
-from glotfuse.training.code_switching import Switcher, english_words
+from glotfuse.training.code_switching import Switcher, ViewSettings, english_words
 
 
 def recommended(short: bool) -> list[Row]:
@@ -25,7 +25,7 @@ def recommended(short: bool) -> list[Row]:
     lexicon = lexicon_for(model, english_words(text for text, _ in rows))
     seconds_of_lexicon = time.monotonic() - started
     words = recipe.augmentation.switched_words
-    switcher = Switcher(lexicon, ["text"], share=words, seed=0)
+    switcher = Switcher(lexicon, ["text"], settings=ViewSettings(words), seed=0)
     fields = [
         switcher.view({"text": text}, number, views=recipe.augmentation.code_switching)
         for number, (text, _) in enumerate(rows)

@@ -20,7 +20,7 @@ from glotfuse.errors import ConfigError
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import InputReader
 from glotfuse.training import lexicon as lexicon_module
-from glotfuse.training.code_switching import SwitchedExamples, Switcher, english_words, switch_row
+from glotfuse.training.code_switching import SwitchedExamples, Switcher, ViewSettings, english_words, switch_row
 from glotfuse.training.lexicon import (
     Lexicon,
     build_lexicon,
@@ -184,7 +184,7 @@ def test_some_rows_are_read_in_views() -> None:
     plain = [PreparedExample(ids) for ids, _ in reader.read(fields)]
 
     def switched(seed: int) -> list[int]:
-        switcher = Switcher(LEXICON, ["text"], share=1.0, seed=seed)
+        switcher = Switcher(LEXICON, ["text"], settings=ViewSettings(), seed=seed)
         found = SwitchedExamples(plain, fields, reader, lambda *key: switcher.view(*key, views=0.5))
         return [9 - encoder.tokenizer.decode(example.encoder_ids).count("water") for example in found]
 

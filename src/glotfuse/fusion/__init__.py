@@ -1,5 +1,6 @@
 """Fusion: all that is trained. Mixer, projector and boundary; pure torch."""
 
+from glotfuse.fusion import contextual as _contextual  # registers itself
 from glotfuse.fusion.boundary_only import BoundaryOnly
 from glotfuse.fusion.mixers import MIXERS, Mixer, MixerOutput, register_mixer
 from glotfuse.fusion.module import Fusion, Span

@@ -3,7 +3,7 @@
 Shapes: B batch, T encoder tokens, L encoder layers (the embedding output is left out), D encoder width,
 N heads. A mixer reads L tensors (B,T,D) and a mask (B,T), true for real tokens. It returns the mixed states
 (B,T,D) and its layer weights, (L,) or (B,T,L), which sum to one over L. Padding tokens get zero states, and zero
-weights where weights are per token.
+weights where weights are per token. A mixer that keeps its layers apart returns wider states, (B,T,`output_size`).
 
 Sources: Puranegedara et al. 2025, arXiv 2508.09091 (global and transformer softmax); Yoon et al. 2024,
 arXiv 2401.10695 (last layer).
@@ -46,6 +46,11 @@ class Mixer(nn.Module, ABC):
         super().__init__()
         self.num_layers = num_layers
         self.hidden_size = hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Width of the mixed states; D unless a mixer says otherwise."""
+        return self.hidden_size
 
     @property
     def layers(self) -> Sequence[int]:
@@ -101,6 +106,21 @@ class MeanOfLayers(Mixer):
     def shared_weights(self) -> Tensor:
         """Equal weights (L,)."""
         return torch.full((self.num_layers,), 1.0 / self.num_layers, dtype=torch.float64)
+
+
+@register_mixer("concat")
+class SideBySide(Mixer):
+    """All layers side by side, (B,T,L*D): the projector has a map of its own for each."""
+
+    @property
+    def output_size(self) -> int:
+        """L times D."""
+        return self.num_layers * self.hidden_size
+
+    def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:
+        """See `Mixer.forward`; the weights are equal, for no layer is chosen."""
+        weights = hidden_states[0].new_full((self.num_layers,), 1.0 / self.num_layers)
+        return MixerOutput(torch.cat(list(hidden_states), dim=-1) * mask.unsqueeze(-1), weights)
 
 
 @register_mixer("global_softmax")

@@ -112,7 +112,8 @@ class Fusion(nn.Module):
             chosen = chosen_layers(layers, num_layers)
             inner = MIXERS.build(mixer, mixer_options, num_layers=len(chosen), hidden_size=encoder_size)
             self.mixer = SomeLayers(inner, chosen, num_layers)
-        self.projector = PROJECTORS.build(projector, projector_options, encoder_size=encoder_size, lm_size=lm_size)
+        width = self.mixer.output_size
+        self.projector = PROJECTORS.build(projector, projector_options, encoder_size=width, lm_size=lm_size)
         read = list(self.mixer.layers)
         if read != sorted(set(read)) or not read or read[0] < 0 or read[-1] >= num_layers:
             raise ConfigError(f"Expected ascending layers of the mixer, each once, below {num_layers}; found {read}.")

@@ -30,7 +30,7 @@ class Projector(nn.Module, ABC):
     """Base of all projectors.
 
     Args:
-        encoder_size: D.
+        encoder_size: D, the width of the mixed states.
         lm_size: H.
     """
 
@@ -42,6 +42,10 @@ class Projector(nn.Module, ABC):
     @abstractmethod
     def forward(self, mixed: Tensor, mask: Tensor) -> Projected:
         """Maps (B,T,D) under a boolean mask (B,T)."""
+
+    def start_from(self, weight: Tensor, bias: Tensor) -> bool:
+        """Takes over a linear map, weight (H,D) and bias (H,), as its own start; False, where it cannot."""
+        return False
 
 
 PROJECTORS: Registry[Projector] = Registry("projector", ("encoder_size", "lm_size"))
@@ -59,6 +63,13 @@ class LinearProjector(Projector):
     def forward(self, mixed: Tensor, mask: Tensor) -> Projected:
         """See `Projector.forward`."""
         return Projected(self.map(mixed), mask.sum(1))
+
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor) -> bool:
+        """See `Projector.start_from`."""
+        self.map.weight.copy_(weight)
+        self.map.bias.copy_(bias)
+        return True
 
 
 @register_projector("mlp")

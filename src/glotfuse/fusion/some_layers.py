@@ -43,6 +43,11 @@ class SomeLayers(Mixer):
         self._chosen = list(chosen)
 
     @property
+    def output_size(self) -> int:
+        """That of the inner mixer."""
+        return self.inner.output_size
+
+    @property
     def layers(self) -> Sequence[int]:
         """Those that the inner mixer reads, counted in the encoder."""
         return [self._chosen[layer] for layer in self.inner.layers]

@@ -32,6 +32,8 @@ class PreparedExample:
     """Whether text was cut."""
     column_ids: tuple[list[int], ...] = ()
     """What the encoder reads of each column by itself, for a probe where the template has several."""
+    head_ids: tuple[int, ...] = ()
+    """A prompt head of its own, for training with many instructions; none takes the model's."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,27 @@ class Batch:
     """(B,X), padded with -100; X is zero without span-plus-text."""
     answer_ids: Tensor
     """(B,A), padded with -100; A is zero at inference."""
+    head_ids: Tensor | None = None
+    """(B,C), prompt heads of the rows' own, padded with -100; None where all have the model's."""
 
 
 def split_rows(inputs: Mapping[str, Tensor], max_tokens: int) -> list[dict[str, Tensor]]:
     """Cuts a training batch into parts of at most so many tokens, without the padding that a part does not need.
 
     Args:
-        inputs: What `training_inputs` makes: (B,T), (B,T), (B,X) and (B,1+A).
+        inputs: What `training_inputs` makes: (B,T), (B,T), (B,X), (B,1+A) and sometimes (B,C).
         max_tokens: Most encoder and plain-text tokens of a part, as many as its longest row has times its rows.
     """
     mask, text, labels = inputs["encoder_mask"], inputs["text_ids"], inputs["labels"]
+    heads = inputs.get("head_ids")
     lengths = (mask.sum(1) + (text != IGNORED).sum(1)).tolist()
     parts = []
     for chosen in groups_within(lengths, max_tokens, len(lengths)):
         rows = torch.tensor(sorted(chosen), device=mask.device)
         longest = int(mask[rows].sum(1).max())
         parts.append(
-            {
+            ({} if heads is None else {"head_ids": heads[rows]})
+            | {
                 "encoder_ids": inputs["encoder_ids"][rows, :longest],
                 "encoder_mask": mask[rows, :longest],
                 "text_ids": text[rows, : int((text[rows] != IGNORED).sum(1).max()) if text.shape[1] else 0],
@@ -106,7 +112,8 @@ def collate(examples: Sequence[PreparedExample], pad_token_id: int, *, answers: 
 def training_inputs(examples: Sequence[PreparedExample], pad_token_id: int) -> dict[str, Tensor]:
     """A training batch by the names of `FusedModel.forward`'s arguments."""
     batch = collate(examples, pad_token_id, answers=True)
-    return {
+    own = any(example.head_ids for example in examples)
+    return ({"head_ids": pad_rows([list(example.head_ids) for example in examples])} if own else {}) | {
         "encoder_ids": batch.encoder_ids,
         "encoder_mask": batch.encoder_mask,
         "text_ids": batch.text_ids,

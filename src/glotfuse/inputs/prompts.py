@@ -16,6 +16,7 @@ STYLES = ("chat", "plain")
 
 # A string that no template or tokenizer treats specially; the rendered template is cut there.
 _SPAN = "GLOTFUSESPAN"
+_PLAIN = {"add_special_tokens": False, "verbose": False}
 _ANSWER = "GLOTFUSEANSWER"
 
 # Templates that tell the LM today's date are given this one, or training and use would differ from day to day.
@@ -56,6 +57,20 @@ class Prompt:
         if before and together[: len(before)] == before:
             return together[len(before) :]
         return alone
+
+    def all_answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        """`answer_ids` of many answers at once, which takes a fraction of the time."""
+        if not answers:
+            return []
+        tail = self.tail_text.rstrip(" ")
+        blank = self.tail_text[len(tail) :]
+        alone: list[list[int]] = self.tokenizer([blank + answer for answer in answers], **_PLAIN)["input_ids"]
+        together: list[list[int]] = self.tokenizer([tail + blank + answer for answer in answers], **_PLAIN)["input_ids"]
+        before = self._ids(tail)
+        return [
+            ids[len(before) :] if before and ids[: len(before)] == before else own
+            for ids, own in zip(together, alone, strict=True)
+        ]
 
     def text_ids(self, text: str) -> list[int]:
         """Tokens of the plain text in span-plus-text mode, else none; names of special tokens in it are text."""

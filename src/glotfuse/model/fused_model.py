@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -146,6 +147,8 @@ class FusedModel(nn.Module):
     def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
         """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
         prompt = prompt or self.prompt
+        if batch.head_ids is not None:
+            return self._assemble_whole(batch, prompt)
         span = self.span(batch)
         tail = torch.tensor(prompt.tail_ids, dtype=torch.long, device=self.device).expand(len(span.mask), -1)
         constant = torch.cat([batch.text_ids.to(self.device), tail], dim=1)
@@ -157,7 +160,25 @@ class FusedModel(nn.Module):
             F.pad(answer, (span.mask.shape[1] + constant.shape[1], 0), value=IGNORED),
         )
 
-    def run_lm(self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None) -> tuple[Tensor, Any]:
+    def _assemble_whole(self, batch: Batch, prompt: Prompt) -> Sequences:
+        """The same with the rows' own heads in front; a row without one gets the prompt's."""
+        assert batch.head_ids is not None
+        rest = self.assemble(replace(batch, head_ids=None), prompt)
+        ids = batch.head_ids.to(self.device)
+        missing = (ids == IGNORED).all(1, keepdim=True)
+        if bool(missing.any()):
+            own = torch.tensor(prompt.head_ids, dtype=torch.long, device=self.device)
+            ids = F.pad(ids, (0, max(0, len(own) - ids.shape[1])), value=IGNORED)
+            ids = torch.where(missing, F.pad(own, (0, ids.shape[1] - len(own)), value=IGNORED), ids)
+        return pad_right(
+            torch.cat([self.lm.embed(ids.clamp_min(0)).to(rest.embeddings.dtype), rest.embeddings], dim=1),
+            torch.cat([ids != IGNORED, rest.mask], dim=1),
+            F.pad(rest.targets, (ids.shape[1], 0), value=IGNORED),
+        )
+
+    def run_lm(
+        self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None, *, whole: bool = False
+    ) -> tuple[Tensor, Any]:
         """Runs the LM over head and sequences.
 
         The head's keys and values are computed once per prompt and reused, where the LM allows it.
@@ -166,12 +187,15 @@ class FusedModel(nn.Module):
             sequences: What follows the head.
             keep: (B,M), true where logits are read.
             prompt: The prompt, the model's own by default.
+            whole: Whether the sequences have their heads already.
 
         Returns:
             Logits (N,V) at the kept positions, and the filled cache or None.
         """
         prompt = prompt or self.prompt
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        if whole:
+            return self.lm.run(sequences.embeddings, keep, recompute=recompute), None
         learning = self.lm.learning and torch.is_grad_enabled()  # the head's keys and values get a gradient
         head = None if recompute or learning else self.head_cache(prompt)
         if head is not None:
@@ -211,6 +235,7 @@ class FusedModel(nn.Module):
         text_ids: Tensor,
         labels: Tensor,
         num_items_in_batch: Tensor | int | None = None,
+        head_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Prefix-LM loss on the answer tokens only, or the loss that `objective` gives in its place.
 
@@ -222,17 +247,18 @@ class FusedModel(nn.Module):
                 transformers, a label is predicted from the position before it; the first column stands for the
                 prompt's last position.
             num_items_in_batch: Answer tokens over all accumulated batches; None takes this batch's.
+            head_ids: (B,C), prompt heads of the rows' own, padded with -100.
 
         Returns:
             `loss` (scalar) and `logits` (N,V) at the answer positions.
         """
-        batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels[:, 1:])
+        batch = Batch(encoder_ids, encoder_mask.bool(), text_ids, labels[:, 1:], head_ids)
         if self.objective is not None:
             return self.objective(self, batch, num_items_in_batch)
         sequences = self.assemble(batch)
         following = sequences.next_targets()
         keep = following != IGNORED
-        logits, _ = self.run_lm(sequences, keep)
+        logits, _ = self.run_lm(sequences, keep, whole=head_ids is not None)
         total = F.cross_entropy(logits, following[keep], reduction="sum")
         count = num_items_in_batch if num_items_in_batch is not None else keep.sum()
         return {"loss": total / count, "logits": logits}

@@ -202,6 +202,11 @@ class TrainingConfig:
     """Unlabelled text: least and most LM tokens of the first part, which the encoder reads; the cut is random."""
     max_answer_tokens: Positive = 128
     """Unlabelled text: most tokens of the continuation that the LM learns."""
+    average: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps, the last ones, whose weights are averaged; the average is kept where its development loss is
+    lower than that of the best checkpoint. 0 keeps the checkpoint."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare batches beside the training's own; worth it where the LM is on a GPU."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -214,6 +219,13 @@ class AugmentationConfig:
     switched_words: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Greatest share of such a text's words that are replaced, of those that the vocabulary has translations for; each
     text draws its own share, evenly from 0 to this."""
+    whole_views: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of such texts in which every word is replaced that can be, whatever `switched_words` says."""
+    reordered: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of such texts whose words stand in another order too: shuffled over short distances, or phrases turned round
+    with what opens them at their end; most articles and a few other words are left out."""
+    split_tokens: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Greatest share of such a text's tokens that the encoder reads as two smaller ones; each text draws its own."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -242,7 +254,7 @@ class EvaluationConfig:
     """At most so many examples per language, balanced over the labels; null takes all."""
 
 
-Objective = Literal["continuation", "reconstruction", "distillation"]
+Objective = Literal["continuation", "reconstruction", "instructions", "distillation"]
 """What is learned from text without labels; see `glotfuse.training.objectives`."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,6 +103,13 @@ def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:
 
     Without development rows a tenth, at most 200, is held out, whatever the run's seed.
     """
+    columns = OBJECTIVES[objective].columns
+    missing = [column for column in columns if column not in task.text_columns]
+    if missing:
+        raise ConfigError(
+            f"Expected the columns text, {', '.join(columns)} for the objective {objective!r}, named in "
+            f"task.text_columns; found {', '.join(task.text_columns)}."
+        )
     text = replace(
         task,
         text_columns=("text",),
@@ -112,7 +120,7 @@ def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:
         cut_column="text",
     )
     train, dev = (
-        [replace(row, fields={"text": task.render(row.fields)}, label=None) for row in part]
+        [replace(row, fields=_document(task, row.fields, columns), label=None) for row in part]
         for part in (rows.train, rows.dev)
     )
     if not dev:
@@ -120,6 +128,12 @@ def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:
         number = min(int(len(train) * _HELD_OUT), _MOST_HELD_OUT)
         dev, train = train[:number], train[number:]
     return text, replace(rows, train=train, dev=dev)
+
+
+def _document(task: Task, fields: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+    """A row as a document: its text, and the columns that the objective reads beside it."""
+    text = fields["text"] if columns else task.render(fields)
+    return {"text": text, **{column: fields[column] for column in columns}}
 
 
 def label_of(row: Example) -> str:

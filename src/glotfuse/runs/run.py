@@ -88,6 +88,7 @@ class Run:
             self.views.drawn(purpose, share),
             whole=self._objective is not None and self._objective.whole,
             language=self.task.train_language,
+            split=self.views.split(purpose),
         )
 
     def _prepare(self, rows: Sequence[Example]) -> Documents:
@@ -96,9 +97,11 @@ class Run:
         objective = self._objective
         if objective is not None:
             texts = [row.fields[self.task.cut_column] for row in rows]
-            found = objective.prepare(
-                reader, prompt, texts, cut=config.cut, max_answer_tokens=config.max_answer_tokens, seed=config.seed
-            )
+            settings = {"cut": config.cut, "max_answer_tokens": config.max_answer_tokens, "seed": config.seed}
+            if objective.columns:
+                asked = [tuple(row.fields[column] for column in objective.columns) for row in rows]
+                settings |= {"asked": asked, "prompt_for": self.model.prompt_for}
+            found = objective.prepare(reader, prompt, texts, **settings)
             if found.num_left_out:
                 left_out = f"{found.num_left_out} of {len(texts)} documents are {objective.left_out}."
                 console.print(left_out, style="yellow")

@@ -165,6 +165,7 @@ def _train(run: Run, *, fresh: bool) -> dict[str, Any]:
         "num_steps": outcome.num_steps,
         "best_step": outcome.best_step,
         "best_development_figure": outcome.best_metric,
+        "average_development_figure": outcome.average_metric,
         "log": outcome.log,
     }
 

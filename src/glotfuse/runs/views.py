@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from enum import IntEnum
@@ -13,8 +14,9 @@ from glotfuse.model.fused_model import FusedModel
 from glotfuse.progress import Bar, console
 from glotfuse.recipes.config import Recipe
 from glotfuse.tasks import Example
-from glotfuse.training.code_switching import Switcher, english_words, part_of
+from glotfuse.training.code_switching import Switcher, ViewSettings, english_words, part_of
 from glotfuse.training.lexicon import LEXICONS, Lexicon, Progress, read_lexicon, read_vocabulary
+from glotfuse.training.resegmentation import Splitter
 
 _MIN_COVERAGE = 0.1
 
@@ -47,9 +49,12 @@ class Views:
     def __init__(self, model: FusedModel, recipe: Recipe, rows: Sequence[Example]):
         columns = model.reader.columns
         lexicon = lexicon_for(model, english_words([row.fields[column] for row in rows for column in columns]))
-        share, seed = recipe.augmentation.switched_words, recipe.training.seed
+        wanted = recipe.augmentation
+        settings = ViewSettings(wanted.switched_words, wanted.whole_views, wanted.reordered, wanted.split_tokens)
+        self._settings, self._seed = settings, recipe.training.seed
+        self._splitter = Splitter(model.encoder.tokenizer, model.encoder.prefix) if settings.split else None
         self._switchers = {
-            held_out: Switcher(part_of(lexicon, held_out=held_out), columns, share=share, seed=seed)
+            held_out: Switcher(part_of(lexicon, held_out=held_out), columns, settings=settings, seed=self._seed)
             for held_out in (False, True)
         }
 
@@ -62,6 +67,18 @@ class Views:
         """
         switcher = self._switchers[purpose.held_out]
         return lambda fields, turn, number: switcher.view(fields, purpose, turn, number, views=share)
+
+    def split(self, purpose: Purpose) -> Callable[[list[int], int, int], list[int]] | None:
+        """From a view's encoder ids, round and row to ids of smaller tokens; None where the recipe wants none."""
+        splitter, settings = self._splitter, self._settings
+        if splitter is None:
+            return None
+
+        def drawn(ids: list[int], turn: int, number: int) -> list[int]:
+            rng = random.Random(f"split/{self._seed}/{purpose}/{turn}/{number}")
+            return splitter(ids, settings.split * rng.random(), rng)
+
+        return drawn
 
 
 def lexicon_for(model: FusedModel, english: Sequence[str]) -> Lexicon:

@@ -11,12 +11,14 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import overload
 
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import InputReader
-from glotfuse.training.lexicon import Lexicon
+from glotfuse.training.lexicon import WITHOUT_SPACES, Lexicon, script_of
+from glotfuse.training.word_order import reordered, thinned
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _HELD_OUT = 4
@@ -27,8 +29,29 @@ def english_words(texts: Iterable[str]) -> list[str]:
     return sorted({word.lower() for text in texts for word in _WORD.findall(text)})
 
 
+@dataclass(frozen=True)
+class ViewSettings:
+    """How far views are from their texts."""
+
+    share: float = 1.0
+    """Greatest probability that a word of a view is replaced, where it has translations; each view draws its own,
+    evenly from 0 to this."""
+    whole: float = 0.0
+    """Share of the views in which every word is replaced that has translations."""
+    reordered: float = 0.0
+    """Share of the views whose words stand in another order, some left out."""
+    split: float = 0.0
+    """Greatest share of a view's tokens that are split into smaller ones; each view draws its own, from 0 to this."""
+
+
 def switch_row(
-    row: Mapping[str, str], columns: Sequence[str], lexicon: Lexicon, share: float, rng: random.Random
+    row: Mapping[str, str],
+    columns: Sequence[str],
+    lexicon: Lexicon,
+    share: float,
+    rng: random.Random,
+    *,
+    reorder: bool = False,
 ) -> dict[str, str]:
     """A view of one row: in its columns, words replaced by translations into one script.
 
@@ -38,6 +61,7 @@ def switch_row(
         lexicon: Translations.
         share: Probability that a word that has translations is replaced.
         rng: Chooses script, words and translations.
+        reorder: Whether words stand in another order, some left out, and words of scripts without spaces without them.
     """
     (script,) = rng.choices(list(lexicon.weights), list(lexicon.weights.values()))
     table = lexicon.translations[script]
@@ -46,7 +70,17 @@ def switch_row(
         known = table.get(match.group().lower())
         return rng.choice(known) if known is not None and rng.random() < share else match.group()
 
-    return {**row, **{column: _WORD.sub(replaced, row[column]) for column in columns}}
+    def seen(text: str) -> str:
+        if not reorder:
+            return _WORD.sub(replaced, text)
+        words = [_WORD.sub(replaced, word) for word in reordered(thinned(text.split(), rng), rng)]
+        if script not in WITHOUT_SPACES:
+            return " ".join(words)
+        foreign = [word[:1].isalpha() and script_of(word) == script for word in words]
+        spaces = ["" if one and other else " " for one, other in pairwise(foreign)]
+        return "".join(word + space for word, space in zip(words, [*spaces, ""], strict=True))
+
+    return {**row, **{column: seen(row[column]) for column in columns}}
 
 
 def part_of(lexicon: Lexicon, *, held_out: bool) -> Lexicon:
@@ -69,13 +103,12 @@ class Switcher:
     Args:
         lexicon: Translations.
         columns: Those with text.
-        share: Greatest probability that a word of a view is replaced, where it has translations; each view draws its
-            own, evenly from 0 to this.
+        settings: How far views are from the rows.
         seed: Of the views.
     """
 
-    def __init__(self, lexicon: Lexicon, columns: Sequence[str], *, share: float, seed: int):
-        self._lexicon, self._columns, self._share, self._seed = lexicon, columns, share, seed
+    def __init__(self, lexicon: Lexicon, columns: Sequence[str], *, settings: ViewSettings, seed: int):
+        self._lexicon, self._columns, self._settings, self._seed = lexicon, columns, settings, seed
 
     def view(self, fields: Mapping[str, str], *key: int, views: float = 1.0) -> Mapping[str, str]:
         """A view of one row, or the row itself.
@@ -88,7 +121,11 @@ class Switcher:
         rng = random.Random("/".join(str(number) for number in (self._seed, *key)))
         if rng.random() >= views:
             return fields
-        return switch_row(fields, self._columns, self._lexicon, self._share * rng.random(), rng)
+        settings, share = self._settings, self._settings.share * rng.random()
+        if settings.whole and rng.random() < settings.whole:
+            share = 1.0
+        reorder = settings.reordered > 0 and rng.random() < settings.reordered
+        return switch_row(fields, self._columns, self._lexicon, share, rng, reorder=reorder)
 
 
 class SwitchedExamples(Sequence[PreparedExample]):
@@ -103,6 +140,7 @@ class SwitchedExamples(Sequence[PreparedExample]):
         draw: From fields, epoch and number of an example to a view of the fields, or the fields.
         whole: Whether a view that has to be cut is not used, for an answer that repeats the text.
         language: Code of the rows' language.
+        split: From a view's encoder ids, epoch and number of the example to ids of smaller tokens; None leaves them.
     """
 
     def __init__(
@@ -114,9 +152,10 @@ class SwitchedExamples(Sequence[PreparedExample]):
         *,
         whole: bool = False,
         language: str | None = None,
+        split: Callable[[list[int], int, int], list[int]] | None = None,
     ):
         self.plain = plain
-        self._fields, self._reader, self._draw = fields, reader, draw
+        self._fields, self._reader, self._draw, self._split = fields, reader, draw, split
         self._whole, self._language = whole, language
         self._epoch = 0
 
@@ -139,4 +178,7 @@ class SwitchedExamples(Sequence[PreparedExample]):
         if seen is fields:
             return plain
         ((ids, cut),) = self._reader.read([seen], self._language)
+        if self._split is not None and not cut:
+            smaller = self._split(ids, self._epoch, range(len(self))[index])
+            ids = smaller if len(smaller) <= self._reader.max_length else ids
         return plain if cut and self._whole else replace(plain, encoder_ids=ids, truncated=plain.truncated or cut)

@@ -45,7 +45,7 @@ _CANDIDATES = 32
 _MIN_WORDS, _MAX_WORDS = 200, 40_000
 """Words of a script that its mean needs, and the most that are encoded."""
 _LONG_WORD_SCRIPTS = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN"}
-_WITHOUT_SPACES = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
+WITHOUT_SPACES = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
 """Scripts whose words follow each other without spaces, so that a word's token says nothing of where it begins."""
 _SPACE, _SPACE_MARKS = " ", ("▁", "Ġ")
 _SAME_STEM = 4
@@ -126,7 +126,7 @@ def _shortest(script: str, marked: bool) -> float:
     """
     if marked:
         return 4 if script in _LONG_WORD_SCRIPTS else 2
-    if script not in _WITHOUT_SPACES:
+    if script not in WITHOUT_SPACES:
         return math.inf  # a piece from inside of words
     return 2 if script == "CJK" else 4
 

@@ -1,4 +1,4 @@
-"""What a fusion can learn from English text without labels: continuation, reconstruction, distillation.
+"""What a fusion can learn from English text without labels: continuation, reconstruction, instructions, distillation.
 
 An objective prepares examples from documents, and may bring a loss of its own; without one it is the prefix-LM loss of
 `FusedModel.forward` on the answer tokens.
@@ -54,6 +54,8 @@ class TextObjective:
     """From reader, prompt and texts, with `cut`, `max_answer_tokens` and `seed`."""
     left_out: str
     """Why a document may be left out."""
+    columns: tuple[str, ...] = ()
+    """Columns that it reads beside the text; `prepare` then gets them as `asked`, and `prompt_for`."""
     whole: bool = False
     """Whether the encoder has to read to the end what it is given, for the answer repeats or follows it."""
     loss: Callable[[FusedModel, Batch, Tensor | int | None], dict[str, Tensor]] | None = None
@@ -146,6 +148,53 @@ def prepare_reconstructions(
     return Documents([example for example, _ in known], [row for _, row in known], len(texts) - len(known))
 
 
+def prepare_instructions(
+    reader: InputReader,
+    prompt: Prompt,
+    texts: Sequence[str],
+    *,
+    asked: Sequence[tuple[str, str]],
+    prompt_for: Callable[[str], Prompt],
+    max_answer_tokens: int,
+    **_: object,
+) -> Documents:
+    """The LM is to follow each row's own instruction about the text that the encoder read.
+
+    Args:
+        reader: Reads the texts.
+        prompt: The prompt that rows with its instruction share.
+        texts: N texts.
+        asked: Instruction and answer of each.
+        prompt_for: From an instruction to the prompt around it.
+        max_answer_tokens: Most LM tokens of an answer, its end included; longer ones are left out.
+        **_: Settings of other objectives.
+
+    Raises:
+        DataError: No row can be read to its end and answered.
+    """
+    prompts = {instruction: prompt_for(instruction) for instruction in {instruction for instruction, _ in asked}}
+    heads = {
+        instruction: () if found.head_ids == prompt.head_ids else found.head_ids
+        for instruction, found in prompts.items()
+    }
+    column = reader.cut_column
+    rows = [{column: text} for text in texts]
+    answers = prompt.all_answer_ids([answer for _, answer in asked])
+    known = [
+        (PreparedExample(ids, [], [*answer, *prompt.end_ids], head_ids=heads[instruction]), row)
+        for row, (ids, truncated), answer, (instruction, _) in zip(
+            rows, reader.read(rows), answers, asked, strict=True
+        )
+        if not truncated and answer and len(answer) + len(prompt.end_ids) <= max_answer_tokens
+    ]
+    if not known:
+        raise DataError(
+            f"Expected texts within {reader.max_length} encoder tokens and answers within {max_answer_tokens} LM tokens; "
+            f"found none among {len(texts)}. Raise encoder.max_length or training.max_answer_tokens."
+        )
+    return Documents([example for example, _ in known], [row for _, row in known], len(texts) - len(known))
+
+
 def prepare_distillation(
     reader: InputReader,
     prompt: Prompt,
@@ -214,6 +263,13 @@ OBJECTIVES: Mapping[str, TextObjective] = {
     "continuation": TextObjective("Continue the text.", prepare_continuations, "too short to cut"),
     "reconstruction": TextObjective(
         "Repeat the text in English.", prepare_reconstructions, "longer than the encoder reads", whole=True
+    ),
+    "instructions": TextObjective(
+        "Translate the text into English.",
+        prepare_instructions,
+        "longer than the encoder reads, or their answers longer than training.max_answer_tokens",
+        columns=("instruction", "answer"),
+        whole=True,
     ),
     "distillation": TextObjective(
         "Continue the text.",

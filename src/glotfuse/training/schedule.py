@@ -20,13 +20,16 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
         stop: Read after each step.
         has_dev: Whether there are development examples.
         batch: Examples per optimizer step.
+        every: Steps from one log line to the next; the loss in it is their mean. On a GPU each line waits for it.
     """
 
-    def __init__(self, num_evaluations: int, stop: StopRequest, has_dev: bool, batch: int):
+    def __init__(self, num_evaluations: int, stop: StopRequest, has_dev: bool, batch: int, every: int = 1):
         self._num_evaluations = num_evaluations
         self._stop = stop
         self._has_dev = has_dev
         self._batch = batch
+        self._every = every
+        self._shown = 0
         self._bar: Bar | None = None
         self._loss = self._dev = ""
 
@@ -39,10 +42,12 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
         self._bar = Bar("training", steps * self._batch)
         self._bar.__enter__()
         self._bar.extend(-state.global_step * self._batch)
+        self._shown = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Says what is due after this step."""
-        control.should_log = True
+        due = state.global_step % self._every == 0 or state.global_step == state.max_steps
+        control.should_log = due or state.global_step in self._due
         if state.global_step in self._due:
             control.should_evaluate = self._has_dev
             control.should_save = True
@@ -55,7 +60,8 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             self._loss = f"loss {logs['loss']:.3f}"
             if self._bar:
-                self._bar.advance(self._batch, f"{self._loss}{self._dev}")
+                steps, self._shown = state.global_step - self._shown, state.global_step
+                self._bar.advance(self._batch * steps, f"{self._loss}{self._dev}")
         if "eval_loss" in logs:
             accuracy = f" acc {100 * logs['eval_accuracy']:.1f}%" if "eval_accuracy" in logs else ""
             self._dev = f"  dev {logs['eval_loss']:.3f}{accuracy}"

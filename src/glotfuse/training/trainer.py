@@ -33,12 +33,15 @@ from glotfuse.model.layer_weights import layer_weight_metrics
 from glotfuse.progress import graceful_interrupt
 from glotfuse.recipes.checks import check_trackers
 from glotfuse.recipes.config import TrainingConfig
+from glotfuse.training.averaging import Averaging
 from glotfuse.training.code_switching import SwitchedExamples
 from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, spread, wrapped
 from glotfuse.training.schedule import Schedule
 from glotfuse.training.state import TrainingInterruptedError, last_state, load_parts, save_parts, separate_adapter
 from glotfuse.training.tracking import LogFile, tracking
 
+_LOG_EVERY = 10
+"""Steps from one log line to the next on a GPU."""
 _WEIGHT_TEXTS = 32
 """Development texts whose mean layer weights are logged at each evaluation."""
 
@@ -65,6 +68,8 @@ class TrainingOutcome:
     """Its development figure."""
     log: list[dict[str, float]]
     """The Trainer's log: losses, learning rates, development figures."""
+    average_metric: float | None = None
+    """Development figure of the averaged weights, None without any."""
 
 
 class FusionTrainer(Trainer):  # type: ignore[misc]
@@ -78,6 +83,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         eval_batch_size: Development examples per forward pass.
         max_tokens: Most encoder and plain-text tokens per forward pass; None has no limit.
         adapter_learning_rate: Peak for the LM's adapter; None takes that of the fusion.
+        averaging: Adds up the weights of the last steps.
         **options: Passed on.
     """
 
@@ -90,8 +96,10 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         eval_batch_size: int = 32,
         max_tokens: int | None = None,
         adapter_learning_rate: float | None = None,
+        averaging: Averaging | None = None,
         **options: Any,
     ):
+        self._averaging = averaging
         self._max_tokens = max_tokens
         self._adapter_learning_rate = adapter_learning_rate
         self._pad = model.encoder.pad_token_id
@@ -166,7 +174,10 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_parts(self.model, Path(output_dir or self.args.output_dir))
+        folder = Path(output_dir or self.args.output_dir)
+        save_parts(self.model, folder)
+        if self._averaging is not None:
+            self._averaging.save(folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
@@ -180,6 +191,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_parts(model or self.model, Path(resume_from_checkpoint))
+        if self._averaging is not None:
+            self._averaging.load(Path(resume_from_checkpoint))
 
 
 @torch.inference_mode()
@@ -265,6 +278,7 @@ def train(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=model.device.type == "cuda",
+        dataloader_num_workers=config.workers,
         label_names=["labels"],
         ddp_find_unused_parameters=False,
         ddp_timeout=int(distributed.TIMEOUT.total_seconds()),
@@ -275,11 +289,20 @@ def train(
     keep_frozen_apart(model)
     stopping = "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
     with graceful_interrupt(stopping) as stop, tracking(state_folder.parent):
-        schedule = Schedule(config.evaluations, stop, dev is not None, config.batch_size * config.accumulation)
+        every = 1 if model.device.type == "cpu" else _LOG_EVERY
+        schedule = Schedule(config.evaluations, stop, dev is not None, config.batch_size * config.accumulation, every)
         max_tokens = config.max_tokens or (CPU_TOKENS if model.device.type == "cpu" else None)
-        callbacks = [schedule, LogFile(state_folder.parent)]
+        averaging = Averaging(model, config.average)
         trainer = FusionTrainer(
-            model, args, train_examples, dev, eval_batch_size, max_tokens, adapter_learning_rate, callbacks=callbacks
+            model,
+            args,
+            train_examples,
+            dev,
+            eval_batch_size,
+            max_tokens,
+            adapter_learning_rate,
+            averaging,
+            callbacks=[schedule, averaging, LogFile(state_folder.parent)],
         )
         trainer.model_accepts_loss_kwargs = True
         trainer.remove_callback(PrinterCallback)
@@ -294,8 +317,28 @@ def train(
             f"Interrupted after step {state.global_step} of {state.max_steps}; the state is saved in {state_folder}. "
             "Run the same command again to go on from there."
         )
+    best_step, best_metric = state.best_global_step, state.best_metric
     if dev is not None and state.best_model_checkpoint:
         load_parts(model, Path(state.best_model_checkpoint))
+    figure = _figure_of_average(model, averaging, dev, config, eval_batch_size)
+    if figure is not None and _is_better(figure, best_metric, config):
+        averaging.apply()
+        best_step, best_metric = state.global_step, figure
     distributed.barrier()  # every process has read the weights before the state goes
     model.eval()
-    return TrainingOutcome(state.global_step, state.best_global_step, state.best_metric, list(state.log_history))
+    return TrainingOutcome(state.global_step, best_step, best_metric, list(state.log_history), figure)
+
+
+def _figure_of_average(
+    model: FusedModel, averaging: Averaging, dev: DevExamples | None, config: TrainingConfig, batch_size: int
+) -> float | None:
+    """The development figure of the averaged weights; None where there are none, or nothing to judge them by."""
+    if not averaging.ready or dev is None:
+        return None
+    model.eval()
+    with averaging.applied():
+        return development_metrics(model, dev, batch_size)[f"eval_{config.select_by}"]
+
+
+def _is_better(figure: float, other: float | None, config: TrainingConfig) -> bool:
+    return other is None or (figure > other if config.select_by == "accuracy" else figure < other)

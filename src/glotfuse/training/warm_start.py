@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from glotfuse.errors import ConfigError
-from glotfuse.fusion.projectors import LinearProjector
 from glotfuse.model.fused_model import FusedModel
 
 logger = logging.getLogger(__name__)
@@ -58,10 +57,11 @@ def align(
         ConfigError: The projector is not linear, or a tokenizer does not tell which characters its tokens cover.
     """
     projector = model.mixing.projector
-    if not isinstance(projector, LinearProjector):
+    width, lm_width = projector.encoder_size, projector.lm_size
+    if not projector.start_from(torch.zeros(lm_width, width), torch.zeros(lm_width)):
         raise ConfigError(
-            f"Expected the projector 'linear' for the warm start 'align'; found {type(projector).__name__}. "
-            "Set fusion.warm_start to 'none'."
+            f"Expected the projector 'linear' or 'contextual' for the warm start 'align'; found "
+            f"{type(projector).__name__}. Set fusion.warm_start to 'none'."
         )
     for owner, tokenizer in (("encoder", model.encoder.tokenizer), ("LM", model.lm.tokenizer)):
         if not getattr(tokenizer, "is_fast", False):
@@ -71,7 +71,6 @@ def align(
             )
     was_training = model.training
     model.eval()
-    width, lm_width = projector.encoder_size, projector.lm_size
     moments = torch.zeros(width + 1, width + 1, dtype=torch.float64)
     products = torch.zeros(width + 1, lm_width, dtype=torch.float64)
     target_sum, target_square, count = torch.zeros(lm_width, dtype=torch.float64), 0.0, 0
@@ -94,8 +93,7 @@ def align(
         logger.warning("The warm start has %d aligned tokens, fewer than the encoder's width of %d.", count, width)
     penalty = ridge * moments.diagonal().mean() * torch.eye(width + 1, dtype=torch.float64)
     weights = torch.linalg.solve(moments + penalty, products)  # (D+1,H)
-    projector.map.weight.copy_(weights[:-1].T)
-    projector.map.bias.copy_(weights[-1])
+    projector.start_from(weights[:-1].T, weights[-1])
     model.train(was_training)
     residual = target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
     variance = target_square - float(target_sum.pow(2).sum()) / count
