@@ -214,7 +214,7 @@ def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[st
         vocabulary: Its words.
         english: W words, each once, in lower case.
     """
-    queries = _unit(embed_words(encoder, english))
+    queries = _unit(embed_words(encoder, english)).to(encoder.device)
     known = set(english)
     scripts = np.array(vocabulary.scripts)
     translations: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -222,7 +222,7 @@ def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[st
     for script in dict.fromkeys(vocabulary.scripts):
         (places,) = np.nonzero(scripts == script)
         words = [vocabulary.words[int(place)] for place in places]
-        nearest = _nearest(queries, _unit(vocabulary.embeddings[torch.from_numpy(places)]))
+        nearest = _nearest(queries, _unit(vocabulary.embeddings[torch.from_numpy(places)]).to(encoder.device))
         table = {
             word: tuple(chosen)
             for word, candidates in zip(english, nearest, strict=True)
@@ -236,7 +236,10 @@ def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[st
 
 
 def _nearest(queries: Tensor, targets: Tensor) -> list[list[tuple[int, float]]]:
-    """Places of the targets (V,D) nearest to each of the queries (W,D), hubs last, with their cosines."""
+    """Places of the targets (V,D) nearest to each of the queries (W,D), hubs last, with their cosines.
+
+    Those that are too far for a translation are left out.
+    """
     k = min(_CSLS_NEIGHBOURS, len(queries), len(targets))
     hubs = torch.cat([(part @ queries.T).topk(k, dim=1).values.mean(1) for part in torch.split(targets, 4 * _ROWS)])
     found = []
@@ -244,8 +247,10 @@ def _nearest(queries: Tensor, targets: Tensor) -> list[list[tuple[int, float]]]:
         cosines = part @ targets.T
         order = (2 * cosines - hubs).topk(min(_CANDIDATES, len(targets)), dim=1).indices
         near = cosines.gather(1, order)
+        enough = (near >= MIN_SIMILARITY).any(dim=1).tolist()
         found += [
-            list(zip(places, row, strict=True)) for places, row in zip(order.tolist(), near.tolist(), strict=True)
+            [pair for pair in zip(places, row, strict=True) if pair[1] >= MIN_SIMILARITY] if any_near else []
+            for any_near, places, row in zip(enough, order.tolist(), near.tolist(), strict=True)
         ]
     return found
 
