@@ -104,16 +104,16 @@ class ContextualProjector(Projector):
         return attended
 
     @torch.no_grad()
-    def start_from(self, weight: Tensor, bias: Tensor) -> bool:
-        """See `Projector.start_from`; of a map with a rank the greatest directions are kept."""
+    def start_from(self, weight: Tensor, bias: Tensor, moments: Tensor) -> bool:
+        """See `Projector.start_from`; of a map with a rank those directions are kept in which its output varies most."""
         if self.reduce is None:
             self.map.weight.copy_(weight)
         else:
-            left, sizes, right = torch.linalg.svd(weight.double(), full_matrices=False)
-            rank = self.reduce.out_features
-            root = sizes[:rank].sqrt()
-            self.map.weight.copy_(left[:, :rank] * root)
-            self.reduce.weight.copy_(root.unsqueeze(1) * right[:rank])
+            weight = weight.double()
+            _, directions = torch.linalg.eigh(weight @ moments.double() @ weight.T)  # (H,H), ascending
+            kept = directions[:, -self.reduce.out_features :]
+            self.map.weight.copy_(kept)
+            self.reduce.weight.copy_(kept.T @ weight)
         self.map.bias.copy_(bias)
         return True
 

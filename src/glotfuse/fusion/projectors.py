@@ -43,8 +43,14 @@ class Projector(nn.Module, ABC):
     def forward(self, mixed: Tensor, mask: Tensor) -> Projected:
         """Maps (B,T,D) under a boolean mask (B,T)."""
 
-    def start_from(self, weight: Tensor, bias: Tensor) -> bool:
-        """Takes over a linear map, weight (H,D) and bias (H,), as its own start; False, where it cannot."""
+    def start_from(self, weight: Tensor, bias: Tensor, moments: Tensor) -> bool:
+        """Takes over a linear map as its own start; False, where it cannot.
+
+        Args:
+            weight: (H,D).
+            bias: (H,).
+            moments: (D,D), second moments of the states, by which a map of lower rank is chosen.
+        """
         return False
 
 
@@ -65,7 +71,7 @@ class LinearProjector(Projector):
         return Projected(self.map(mixed), mask.sum(1))
 
     @torch.no_grad()
-    def start_from(self, weight: Tensor, bias: Tensor) -> bool:
+    def start_from(self, weight: Tensor, bias: Tensor, moments: Tensor) -> bool:
         """See `Projector.start_from`."""
         self.map.weight.copy_(weight)
         self.map.bias.copy_(bias)

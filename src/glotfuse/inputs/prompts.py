@@ -64,12 +64,11 @@ class Prompt:
             return []
         tail = self.tail_text.rstrip(" ")
         blank = self.tail_text[len(tail) :]
-        alone: list[list[int]] = self.tokenizer([blank + answer for answer in answers], **_PLAIN)["input_ids"]
         together: list[list[int]] = self.tokenizer([tail + blank + answer for answer in answers], **_PLAIN)["input_ids"]
         before = self._ids(tail)
         return [
-            ids[len(before) :] if before and ids[: len(before)] == before else own
-            for ids, own in zip(together, alone, strict=True)
+            ids[len(before) :] if before and ids[: len(before)] == before else self._ids(blank + answer)
+            for ids, answer in zip(together, answers, strict=True)
         ]
 
     def text_ids(self, text: str) -> list[int]:

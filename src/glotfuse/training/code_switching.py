@@ -20,13 +20,15 @@ from glotfuse.inputs.reader import InputReader
 from glotfuse.training.lexicon import WITHOUT_SPACES, Lexicon, script_of
 from glotfuse.training.word_order import reordered, thinned
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_LEFT = frozenset({"an", "as", "at", "the", "to"})
+"""Words that say too little for their neighbours to be translations; others as short (`in`, `he`, `of`) have good ones."""
 _HELD_OUT = 4
 
 
 def english_words(texts: Iterable[str]) -> list[str]:
-    """Words of three letters and more, in lower case, each once, in the order of the alphabet."""
-    return sorted({word.lower() for text in texts for word in _WORD.findall(text)})
+    """Words of two letters and more, in lower case, each once, in the order of the alphabet."""
+    return sorted({word.lower() for text in texts for word in _WORD.findall(text)} - _LEFT)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ from glotfuse.training.schedule import Schedule
 from glotfuse.training.state import TrainingInterruptedError, last_state, load_parts, save_parts, separate_adapter
 from glotfuse.training.tracking import LogFile, tracking
 
+_APART = 16
+"""What a token of a row's own prompt head counts for, when rows are sorted by length."""
 _LOG_EVERY = 10
 """Steps from one log line to the next on a GPU."""
 _WEIGHT_TEXTS = 32
@@ -156,7 +158,8 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         examples, switched = self.train_dataset, isinstance(self.train_dataset, SwitchedExamples)
         plain = examples.plain if switched else examples
-        lengths = [len(e.encoder_ids) + len(e.text_ids) + len(e.answer_ids) for e in plain]
+        # rows with a prompt head of their own run together, for others can share a cached one
+        lengths = [len(e.encoder_ids) + len(e.text_ids) + len(e.answer_ids) + _APART * len(e.head_ids) for e in plain]
         batch_size = self.args.train_batch_size * distributed.world_size()
         on_epoch = examples.set_epoch if switched else None
         return LengthGroupedOrder(lengths, batch_size, self.args.seed, on_epoch=on_epoch)

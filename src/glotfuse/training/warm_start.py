@@ -58,7 +58,7 @@ def align(
     """
     projector = model.mixing.projector
     width, lm_width = projector.encoder_size, projector.lm_size
-    if not projector.start_from(torch.zeros(lm_width, width), torch.zeros(lm_width)):
+    if not projector.start_from(torch.zeros(lm_width, width), torch.zeros(lm_width), torch.eye(width)):
         raise ConfigError(
             f"Expected the projector 'linear' or 'contextual' for the warm start 'align'; found "
             f"{type(projector).__name__}. Set fusion.warm_start to 'none'."
@@ -93,7 +93,7 @@ def align(
         logger.warning("The warm start has %d aligned tokens, fewer than the encoder's width of %d.", count, width)
     penalty = ridge * moments.diagonal().mean() * torch.eye(width + 1, dtype=torch.float64)
     weights = torch.linalg.solve(moments + penalty, products)  # (D+1,H)
-    projector.start_from(weights[:-1].T, weights[-1])
+    projector.start_from(weights[:-1].T, weights[-1], moments[:-1, :-1] / count)
     model.train(was_training)
     residual = target_square - 2 * float((weights * products).sum()) + float((weights * (moments @ weights)).sum())
     variance = target_square - float(target_sum.pow(2).sum()) / count
