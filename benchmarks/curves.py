@@ -14,7 +14,7 @@ from statistics import mean
 from benchmarks.setting import TOPICS, build, cached, english, prepared
 from benchmarks.steps import BATCH, grouped_batches, our_trainer, random_batches
 from glotfuse.inputs.batch import PreparedExample
-from glotfuse.training.trainer import DevExamples, development_metrics
+from glotfuse.training.development import DevExamples, development_metrics
 
 Order = Callable[[list[PreparedExample], int], list[list[PreparedExample]]]
 

@@ -23,82 +23,36 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sacrebleu
-from sacrebleu.metrics import CHRF
 
 from glotfuse import FusedLM
 from glotfuse.backbones import BackboneOptions
 from glotfuse.backbones.identity import hash_module
+from glotfuse.evaluation.reading import reading_scores
 from glotfuse.inputs.prompts import build_prompt
 from glotfuse.languages.names import name_of
-from glotfuse.model.assembly import build_model
-from glotfuse.recipes.config import FusionConfig, PromptConfig
+from glotfuse.model.assembly import text_reader
+from glotfuse.runs.reading import INSTRUCTION, parallel_rows
 from glotfuse.tasks import Example, Task, get_task
-
-INSTRUCTION = "Translate the text into English."
-_RESAMPLES = 1000
-
-
-def parallel_rows(task: Task, count: int, seed: int) -> dict[str, list[Example]]:
-    """The same `count` test rows of every language, drawn from those that all have."""
-    found = {code: {e.row: e for e in task.load("test", code).examples} for code in task.languages("test")}
-    shared = sorted(set.intersection(*(set(rows) for rows in found.values())))
-    chosen = sorted(random.Random(seed).sample(shared, min(count, len(shared))))
-    return {code: [rows[i] for i in chosen] for code, rows in found.items()}
 
 
 def with_task(model: FusedLM, task: Task, *, span: bool, instruction: str | None = None) -> FusedLM:
     """The same weights under a task's instruction and label words; without span the LM reads the plain text."""
     instruction = task.instruction if instruction is None else instruction
     if not span:
-        return build_model(
-            FusedLM,
-            model.encoder,
-            model.lm,
-            fusion=FusionConfig(boundary="none"),
-            prompt=PromptConfig(include_span=False, max_text_tokens=1024),
-            max_length=model.reader.max_length,
-            template="{text}",
-            cut_column="text",
-            instruction=instruction,
-            labels=task.labels,
-        ).eval()
+        return text_reader(FusedLM, model, instruction, task.labels)
     style = model.settings["prompt"]["style"]
     prompt = build_prompt(model.lm.tokenizer, style=style, instruction=instruction, labels=task.labels)
     return FusedLM(model.encoder, model.fusion, model.lm, prompt, model.reader, task.labels, model.settings).eval()
 
 
 def translation_scores(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
-    """chrF of a corpus, half the width of its 95% bootstrap interval, and the two readings of the scale.
-
-    `other` is the mean chrF against the references moved on by one, two and three rows; `found` the share of
-    rows, in %, whose own reference has a higher chrF than any other.
-    """
-    moved = [[*references[k:], *references[:k]] for k in (1, 2, 3)]
-    table = np.array([[sacrebleu.sentence_chrf(out, [ref]).score for ref in references] for out in outputs])
-    own = table.diagonal()
-    best_other = np.where(np.eye(len(own), dtype=bool), -1.0, table).max(axis=1)
-    return {
-        "chrf": CHRF().corpus_score(outputs, [references]).score,
-        "interval": _half_width(outputs, references),
-        "other": float(np.mean([sacrebleu.corpus_chrf(outputs, [refs]).score for refs in moved])),
-        "found": 100 * float((own > best_other).mean()),
-    }
-
-
-def _half_width(outputs: Sequence[str], references: Sequence[str]) -> float | None:
-    """Half the 95% bootstrap interval of the corpus chrF; None for outputs of which sacrebleu can tell none."""
-    metric = CHRF()
-    try:
-        score = metric.corpus_score(outputs, [references], n_bootstrap=_RESAMPLES)
-    except TypeError:  # resamples without any match
-        return None
-    described = json.loads(score.format(width=4, is_json=True, signature=str(metric.get_signature())))
-    return float(described["confidence_var"]) if "confidence_var" in described else None
+    """See `glotfuse.evaluation.reading`."""
+    return asdict(reading_scores(outputs, references))
 
 
 def topic_scores(model: FusedLM, rows: Sequence[Example], batch_size: int) -> dict[str, float]:
@@ -160,9 +114,9 @@ def measure_part(
 def markdown(values: dict[str, Any]) -> str:
     """The table, averages last."""
     lines = [
-        "| Language | chrF, fused | other row | found, % | chrF, LM on the text | chrF, copy "
+        "| Language | chrF, fused | other row | found, % | loops, % | chrF, LM on the text | chrF, copy "
         "| topics, fused | calibrated | topics, LM on the text | calibrated |",
-        "| --- |" + " ---: |" * 9,
+        "| --- |" + " ---: |" * 10,
     ]
     found = values["languages"]
     for code in sorted(found, key=lambda c: (c == "eng_Latn", c)):
@@ -186,7 +140,13 @@ def _line(title: str, figures: Sequence[dict[str, Any]]) -> str:
 
     interval = mean("fused", "interval") if len(figures) == 1 else "-"
     cells = [mean("fused", "chrf") + (f" ± {interval}" if interval != "-" else "")]
-    cells += [mean("fused", "other"), mean("fused", "found"), mean("text", "chrf"), mean("copy", "chrf")]
+    cells += [
+        mean("fused", "other"),
+        mean("fused", "found"),
+        mean("fused", "loops"),
+        mean("text", "chrf"),
+        mean("copy", "chrf"),
+    ]
     cells += [mean(name, "topics", key) for name in ("fused", "text") for key in ("plain", "calibrated")]
     return f"| {title} | " + " | ".join(cells) + " |"
 
@@ -198,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="sib200", help="named task whose labels and instruction are used")
     parser.add_argument("--rows", type=int, default=50, help="rows per language")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the table is put beside it")
-    parser.add_argument("--text-rows", type=int, help="rows on which the LM reads the text itself; all by default")
+    parser.add_argument(
+        "--text-rows", type=int, help="rows on which the LM reads the text itself; all by default, 0 for none"
+    )
     parser.add_argument("--languages", help="codes separated by commas; all by default")
     parser.add_argument("--instruction", default=INSTRUCTION)
     parser.add_argument("--max-new-tokens", type=int, default=60)
@@ -227,9 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sources = [row.fields["text"] for row in rows[code]]
         scores = translation_scores(sources, references)
         measurement.keep(code, ids=[row.row for row in rows[code]], copy=scores)
-    number_read = min(options.text_rows or len(references), len(references))
+    number_read = len(references) if options.text_rows is None else min(options.text_rows, len(references))
     places = sorted(random.Random(options.seed).sample(range(len(references)), number_read))
-    for part in ("fused", "text"):
+    for part in ("fused", "text") if number_read else ("fused",):
         model = with_task(fused, task, span=part == "fused")
         todo = [code for code in codes if not measurement.has(code, part)]
         for number, code in enumerate(todo, 1):

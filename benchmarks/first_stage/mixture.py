@@ -104,9 +104,9 @@ def joined(sentences: Sequence[str], count: int, rng: random.Random) -> Iterator
         yield " ".join(rng.sample(short, rng.choice((2, 2, 3))))
 
 
-def build(english: dict[str, list[str]], written: list[dict[str, str]], answers: list[dict[str, str]], seed: int) -> (
-    tuple[list[Row], list[Row]]
-):
+def build(
+    english: dict[str, list[str]], written: list[dict[str, str]], answers: list[dict[str, str]], seed: int
+) -> tuple[list[Row], list[Row]]:
     """Training and development rows."""
     rng = random.Random(seed)
     plain = [text for source in ("gum", "UD_English-EWT") for text in english[source] if 4 <= len(text.split()) <= 60]
@@ -130,7 +130,9 @@ def build(english: dict[str, list[str]], written: list[dict[str, str]], answers:
     rows += [(text, prompts.READ, text) for text in examples]
     rows += [(text, prompts.READ, text) for text in joined([*examples, *plain], 30_000, rng)]
     rows += [(text, prompts.READ, text) for text, _ in lm_texts * 2]
-    rows += [(text, prompts.READ, text) for text in (meaning[:1].upper() + meaning[1:] for _, meaning in pairs[:30_000])]
+    rows += [
+        (text, prompts.READ, text) for text in (meaning[:1].upper() + meaning[1:] for _, meaning in pairs[:30_000])
+    ]
     rows += [(meaning, rng.choice(prompts.WORD), word) for word, meaning in pairs[30_000:50_000]]
     rows += [(word, rng.choice(prompts.MEANING), meaning) for word, meaning in pairs[50_000:58_000]]
     rows += about_topics(lm_texts, rng)
@@ -151,7 +153,9 @@ def _short(answer: str) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_stage.mixture", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_stage.mixture", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--english", type=Path, required=True, help="TSV with columns text and source")
     parser.add_argument("--written", type=Path, required=True, help="what benchmarks.first_stage.texts made")
     parser.add_argument("--out", type=Path, required=True)

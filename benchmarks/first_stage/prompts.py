@@ -181,11 +181,15 @@ WRITE = (
     "Write two sentences about {subject}. Mention a person and a number.",
 )
 THINGS = (
-    "a hotel;a restaurant;a phone;a film;a book;a taxi ride;a shop;a course;a pair of shoes;a bank;an app;a flight;a cake;a "
-    "doctor;a concert;a laptop;a delivery service;a city;a museum;a coffee machine;a landlord;a bus line;a beach;a jacket"
+    "a hotel;a restaurant;a phone;a film;a book;a taxi ride;a shop;a course;a pair of shoes;a bank;an app;a flight;"
+    "a cake;a doctor;a concert;a laptop;a delivery service;a city;a museum;a coffee machine;a landlord;a bus line;"
+    "a beach;a jacket"
 )
 FEELINGS = {"positive": "a happy", "negative": "an angry", "neutral": "a neutral, factual"}
-WRITE_OPINION = ("Write {feeling} customer review of {thing} in two sentences.", "Write {feeling} comment about {thing}.")
+WRITE_OPINION = (
+    "Write {feeling} customer review of {thing} in two sentences.",
+    "Write {feeling} comment about {thing}.",
+)
 
 READ = "Translate the text into English."
 TOPIC = (

@@ -49,7 +49,9 @@ def requests(rng: random.Random) -> Iterator[tuple[str, dict[str, str]]]:
 
 def questions(path: Path, rng: random.Random) -> Iterator[tuple[str, dict[str, str]]]:
     """Endless instructions about texts of twelve words and more, before the texts as the chat prompt has them."""
-    rows = [line.split("\t")[0] for line in path.read_text("utf8").splitlines()[1:] if "\tgum" in line or "\tUD" in line]
+    rows = [
+        line.split("\t")[0] for line in path.read_text("utf8").splitlines()[1:] if "\tgum" in line or "\tUD" in line
+    ]
     texts = [text for text in rows if len(text.split()) >= 12]
     while True:
         text, instruction = rng.choice(texts), rng.choice(ANSWERED_BY_LM)

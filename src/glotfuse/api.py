@@ -25,12 +25,20 @@ class FusedLM(FusedModel):
     """A frozen encoder, a trained fusion and a frozen LM, from texts to answers; arguments as in `FusedModel`."""
 
     def classify(
-        self, texts: Sequence[Text], *, language: str | None = None, batch_size: int = 32
+        self,
+        texts: Sequence[Text],
+        *,
+        labels: Sequence[str] | None = None,
+        instruction: str | None = None,
+        language: str | None = None,
+        batch_size: int = 32,
     ) -> list[Classification]:
         """The most probable label of each text, with the probabilities of all.
 
         Args:
             texts: Strings, or mappings of columns for a task with several.
+            labels: Label words in place of those that were trained, if any were.
+            instruction: English text before the span, with `{labels}`; None takes the trained one.
             language: Code of the texts' language; only NLLB-like encoders need it.
             batch_size: Texts per forward pass; it does not change the answers.
 
@@ -42,7 +50,8 @@ class FusedLM(FusedModel):
             >>> answer.label, answer.probabilities[answer.label]  # doctest: +SKIP
             ('health', 0.93)
         """
-        return self.classify_prepared(self.prepare(texts, language), batch_size)
+        model = self.with_labels(labels, instruction) if labels or instruction else self
+        return model.classify_prepared(model.prepare(texts, language), batch_size)
 
     def classify_prepared(self, examples: Sequence[PreparedExample], batch_size: int = 32) -> list[Classification]:
         """The most probable label of each input that `prepare` made, with the probabilities of all.

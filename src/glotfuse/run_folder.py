@@ -3,6 +3,7 @@
 recipe.json          the recipe, checked by `glotfuse.runs.folder`
 config.json          how the model is put together, and the hashes of its weights
 fusion.safetensors   the fusion; probe.safetensors and adapter/ where there are such
+reading.safetensors  the fusion from before a task, for other instructions
 embedding.*          in place of these where the method is `embedding`
 training.json        the record: data, figures, provenance, log
 log.jsonl            every logged figure, while training goes on
@@ -24,9 +25,10 @@ from glotfuse.files import read_json_lines
 
 RECIPE, CONFIG, RECORD, LOG, CARD = "recipe.json", "config.json", "training.json", "log.jsonl", "README.md"
 WEIGHTS, PROBE, ADAPTER = "fusion.safetensors", "probe.safetensors", "adapter"
+READING = "reading.safetensors"
 EMBEDDING_CONFIG, EMBEDDING_WEIGHTS = "embedding.json", "embedding.safetensors"
 STATE, STAGES = "state", "stages"
-TRAINED = (CONFIG, WEIGHTS, PROBE, RECORD, EMBEDDING_CONFIG, EMBEDDING_WEIGHTS)
+TRAINED = (CONFIG, WEIGHTS, PROBE, READING, RECORD, EMBEDDING_CONFIG, EMBEDDING_WEIGHTS)
 """What training leaves at the end, folders apart."""
 REPORTS = "report-*.json"
 COMPARISON, COMPARISON_PAGE = "comparison.json", "comparison.md"

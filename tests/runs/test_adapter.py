@@ -21,8 +21,8 @@ from glotfuse.inputs.batch import training_inputs
 from glotfuse.model import checkpoint
 from glotfuse.runs.train import train_run
 from glotfuse.training import trainer as training
+from glotfuse.training.development import DevExamples, development_metrics
 from glotfuse.training.state import TrainingInterruptedError
-from glotfuse.training.trainer import DevExamples, development_metrics
 from small_runs import small_recipe, write_task
 from small_training import OPTIONS, InterruptAt, fresh, train
 from tiny import TEXTS, score_labels, tiny_encoder, tiny_lm

@@ -14,8 +14,9 @@ from glotfuse.backbones.identity import hash_module
 from glotfuse.inputs.batch import prepare
 from glotfuse.recipes.config import TrainingConfig
 from glotfuse.training import trainer
+from glotfuse.training.development import DevExamples
 from glotfuse.training.schedule import Schedule
-from glotfuse.training.trainer import DevExamples, TrainingOutcome
+from glotfuse.training.trainer import TrainingOutcome
 from tiny import TEXTS, tiny_model
 
 LABELS = ("science", "politics", "sports")

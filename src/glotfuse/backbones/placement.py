@@ -41,3 +41,16 @@ def say_fixed(model: Any) -> None:
         "Load it anew to have it otherwise.",
         type(model).__name__,
     )
+
+
+def device_map(**backbones: Any) -> dict[str, str]:
+    """Devices of the parts of encoder and LM, such as `lm.model.layers.0`, where accelerate placed some.
+
+    Raises:
+        AttributeError: Nothing was placed. Other libraries ask by `hasattr`.
+    """
+    placed = {role: getattr(backbone.model, "hf_device_map", None) for role, backbone in backbones.items()}
+    if not any(placed.values()):
+        raise AttributeError("hf_device_map")
+    parts = {role: found or {"": str(backbones[role].device)} for role, found in placed.items()}
+    return {f"{role}.{name}".rstrip("."): device for role in parts for name, device in parts[role].items()}

@@ -5,13 +5,16 @@ Shapes: C prefix tokens, B batch.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from glotfuse.errors import BackboneError
+
+_MOST_HEADS = 16
 
 
 class PrefixCache:
@@ -60,6 +63,30 @@ class PrefixCache:
         """A cache for one batch of B rows, to which the batch's own keys and values are appended."""
         shape = (batch_size, -1, -1, -1)
         return _filled([(keys.expand(shape), values.expand(shape)) for keys, values in self.layers])
+
+
+class _Caching(Protocol):
+    """An LM, as far as it is needed here."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def working_dtype(self) -> torch.dtype: ...
+    def cache_prefix(self, prefix_ids: list[int]) -> PrefixCache | None: ...
+
+
+class HeadCaches(OrderedDict[tuple[Any, ...], PrefixCache | None]):
+    """Prompt heads by tokens, device and dtype, the last used ones: a server's clients bring instructions of theirs."""
+
+    def of(self, lm: _Caching, head_ids: tuple[int, ...]) -> PrefixCache | None:
+        """Keys and values of a head in one LM; None where they cannot be reused."""
+        key = (head_ids, lm.device, lm.working_dtype)
+        if key not in self:
+            self[key] = lm.cache_prefix(list(head_ids))
+            while len(self) > _MOST_HEADS:
+                self.popitem(last=False)
+        self.move_to_end(key)
+        return self[key]
 
 
 def continued(cache: Any, order: Tensor, repeats: int) -> Any:

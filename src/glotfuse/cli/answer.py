@@ -14,6 +14,8 @@ from glotfuse.errors import ConfigError, DataError
 def classify(
     run: Run,
     texts: Texts = None,
+    labels: Annotated[str | None, typer.Option(help="Other label words than the trained ones, with commas.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="English text before the input, with {labels}.")] = None,
     language: Language = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per text.")] = False,
     device: Device = "auto",
@@ -25,7 +27,9 @@ def classify(
 
     model = FusedLM.from_pretrained(run, device=device)
     inputs = _inputs(texts)
-    for text, result in zip(inputs, model.classify(inputs, language=language), strict=True):
+    words = [word.strip() for word in labels.split(",") if word.strip()] if labels else None
+    found = model.classify(inputs, labels=words, instruction=instruction, language=language)
+    for text, result in zip(inputs, found, strict=True):
         if as_json:
             values = {"text": text, "label": result.label, "probabilities": result.probabilities}
             typer.echo(json.dumps({**values, "truncated": result.truncated}, ensure_ascii=False))

@@ -13,8 +13,9 @@ from glotfuse.cli.answer import classify, generate
 from glotfuse.cli.hub import card, push
 from glotfuse.cli.inspect import inspect, report
 from glotfuse.cli.models import models_app
+from glotfuse.cli.quickstart import quickstart
 from glotfuse.cli.serve import serve
-from glotfuse.cli.train import compare, eval_, quickstart, train
+from glotfuse.cli.train import compare, eval_, train
 from glotfuse.errors import GlotfuseError
 
 app = typer.Typer(

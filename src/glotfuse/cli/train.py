@@ -1,4 +1,4 @@
-"""`glotfuse quickstart`, `train`, `eval` and `compare`."""
+"""`glotfuse train`, `eval` and `compare`."""
 
 from __future__ import annotations
 
@@ -7,50 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from glotfuse import distributed
 from glotfuse.cli.options import Device, Languages, Run, TaskPath, codes_in, say, show
 from glotfuse.errors import ConfigError
-from glotfuse.files import write_file
 from glotfuse.run_folder import CARD, COMPARISON_PAGE
 
 _ROOM = 3
 """Most recipes whose intervals fit a terminal of 80 characters."""
-
-
-def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder of the two runs.")] = Path("runs/quickstart"),
-    epochs: Annotated[float, typer.Option(help="Passes over the 320 English sentences.")] = 2.0,
-    overwrite: Annotated[bool, typer.Option(help="Train again where a run is finished.")] = False,
-    device: Device = "auto",
-) -> None:
-    """Train on the English sentences in the package and measure 14 languages.
-
-    Uses the bundled encoder and LM. The recommended recipe stands beside logistic regression on sentence embeddings.
-    """
-    from glotfuse.evaluation.report import comparison_table
-    from glotfuse.recipes.config import Recipe
-    from glotfuse.recipes.loading import QUICKSTART, load_recipe
-    from glotfuse.runs.backbones import load_backbones
-    from glotfuse.runs.folder import finished
-    from glotfuse.runs.measuring import measure_run
-    from glotfuse.runs.train import train_run
-
-    reports, titles = [], []
-    own = load_recipe(QUICKSTART, [f"training.epochs={epochs}", f"device={device}"])
-    baseline = Recipe(method="embedding", encoder=own.encoder, device=device)
-    pair = [("default", "glotfuse", own), ("embedding", "embeddings + logistic regression", baseline)]
-    for name, title, recipe in pair:
-        folder = out / name
-        backbones = load_backbones(recipe)
-        say(f"\n{title}: training on English")
-        if overwrite or not finished(folder, recipe):
-            train_run(recipe, folder, overwrite=overwrite, backbones=backbones)
-        reports.append(measure_run(folder, recipe, backbones))
-        titles.append(title)
-    table = comparison_table(reports, titles)
-    distributed.once(lambda: write_file(out / COMPARISON_PAGE, table.to_markdown()))
-    show(table.rich_table())
-    say(f"The same table is in {out / COMPARISON_PAGE}; predictions and checkpoints are beside it.")
 
 
 def train(

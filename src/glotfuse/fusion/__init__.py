@@ -1,7 +1,7 @@
 """Fusion: all that is trained. Mixer, projector and boundary; pure torch."""
 
-from glotfuse.fusion import contextual as _contextual  # registers itself
 from glotfuse.fusion.boundary_only import BoundaryOnly
+from glotfuse.fusion.contextual import ContextualProjector
 from glotfuse.fusion.mixers import MIXERS, Mixer, MixerOutput, register_mixer
 from glotfuse.fusion.module import Fusion, Span
 from glotfuse.fusion.projectors import PROJECTORS, register_projector
@@ -10,6 +10,7 @@ __all__ = [
     "MIXERS",
     "PROJECTORS",
     "BoundaryOnly",
+    "ContextualProjector",
     "Fusion",
     "Mixer",
     "MixerOutput",

@@ -59,7 +59,9 @@ class ContextualProjector(Projector):
                 f"Expected feedforward_size and num_latents of at least 0; found {feedforward_size}, {num_latents}."
             )
         if num_latents and not attention_size:
-            raise ConfigError(f"Expected num_latents 0 without attention, for latents would read nothing; found {num_latents}.")
+            raise ConfigError(
+                f"Expected num_latents 0 without attention, for latents would read nothing; found {num_latents}."
+            )
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"Expected a dropout in [0, 1); found {dropout}.")
         self.num_heads = num_heads
@@ -93,9 +95,12 @@ class ContextualProjector(Projector):
 
     def _attend(self, span: Tensor, mask: Tensor, num_latents: int) -> Tensor:
         """What each of the positions (B,S,H) reads in the others."""
-        assert self.attention_in is not None and self.attention_out is not None
+        assert self.attention_in is not None
+        assert self.attention_out is not None
         batch_size, length, _ = span.shape
-        query, key, value = self.attention_in(span).view(batch_size, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.attention_in(span).view(batch_size, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        )
         positions = (torch.arange(length, device=span.device) - num_latents).clamp_min(-1) + 1  # latents share one
         read = F.scaled_dot_product_attention(
             _rotated(query, positions), _rotated(key, positions), value, attn_mask=mask[:, None, None, :]
@@ -105,7 +110,7 @@ class ContextualProjector(Projector):
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor, moments: Tensor) -> bool:
-        """See `Projector.start_from`; of a map with a rank those directions are kept in which its output varies most."""
+        """See `Projector.start_from`; a map with a rank keeps the directions in which its output varies most."""
         if self.reduce is None:
             self.map.weight.copy_(weight)
         else:

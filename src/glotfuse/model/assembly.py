@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from glotfuse.backbones import LM, Encoder
@@ -96,3 +97,19 @@ def build_model(
         "task": task,
     }
     return model_class(encoder, module, lm, built, reader, labels, settings)
+
+
+def text_reader(model_class: type[ModelT], model: FusedModel, instruction: str, labels: Sequence[str] = ()) -> ModelT:
+    """A model with the same LM that reads the plain text itself: what the LM can do without the encoder."""
+    return build_model(
+        model_class,
+        model.encoder,
+        model.lm,
+        fusion=FusionConfig(boundary="none"),
+        prompt=PromptConfig(include_span=False, max_text_tokens=1024),
+        max_length=model.reader.max_length,
+        template="{text}",
+        cut_column="text",
+        instruction=instruction,
+        labels=list(labels),
+    ).eval()

@@ -1,7 +1,8 @@
 """Checkpoints: fusion weights (safetensors), config and the backbones' identity (JSON). Never pickle.
 
 A folder holds `fusion.safetensors`, `config.json` and, after training, `training.json`; `probe.safetensors` where the
-model has a probe; where the LM has an adapter, `adapter/` holds it in peft's format. The config names the hashes of the
+model has a probe; `reading.safetensors` where it has kept the fusion from before its task, in half precision; where the
+LM has an adapter, `adapter/` holds it in peft's format. The config names the hashes of the
 weights, so a damaged or mixed-up file is found out; the backbones are fetched by recorded name and revision and
 compared by the hash of their own weights.
 """
@@ -29,7 +30,7 @@ from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.probe import Probe
 from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.recipes.loading import section_from_dict
-from glotfuse.run_folder import ADAPTER, CHECKPOINT_FORMAT, CONFIG, PROBE, RECORD, WEIGHTS, read_config
+from glotfuse.run_folder import ADAPTER, CHECKPOINT_FORMAT, CONFIG, PROBE, READING, RECORD, WEIGHTS, read_config
 
 
 def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = None) -> None:
@@ -61,6 +62,10 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
         adapter = adapter_files(model.lm)
         config["adapter"] = {name: hashlib.sha256(content).hexdigest() for name, content in adapter.items()}
         files.update({f"{ADAPTER}/{name}": content for name, content in adapter.items()})
+    if model.reading is not None:
+        halves = {name: t.detach().cpu().half().contiguous() for name, t in model.reading.state_dict().items()}
+        files[READING] = tensors_to_bytes(halves)
+        config["reading_sha256"] = hashlib.sha256(files[READING]).hexdigest()
     if model.probe is not None:
         files[PROBE] = tensors_to_bytes(model.probe.to_tensors())
         config["probe_sha256"] = hashlib.sha256(files[PROBE]).hexdigest()
@@ -70,13 +75,13 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
     write_files(folder, files)
 
 
-def read_weights(folder: Path, expected_sha256: str) -> dict[str, Any]:
-    """Reads the fusion weights and checks them against the config's hash.
+def read_weights(folder: Path, expected_sha256: str, file: str = WEIGHTS) -> dict[str, Any]:
+    """Reads a fusion's weights and checks them against the config's hash.
 
     Raises:
         CheckpointError: The file is missing, damaged, or belongs to another config.
     """
-    path = folder / WEIGHTS
+    path = folder / file
     try:
         return dict(load_tensors(_read_checked(path, expected_sha256)))
     except safetensors.SafetensorError as error:
@@ -204,6 +209,8 @@ def load(
         },
     )
     load_fusion(model, weights, folder)
+    if "reading_sha256" in config:
+        _keep_reading(model, read_weights(folder, config["reading_sha256"], READING), folder)
     model.probe = read_probe(folder, config)
     width = model.encoder.hidden_size * len(model.reader.columns) ** 2
     if model.probe is not None and model.probe.landmarks.shape[1] != width:
@@ -234,6 +241,13 @@ def load_fusion(model: FusedModel, weights: Mapping[str, Any], folder: Path) -> 
         model.fusion.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise CheckpointError(f"Expected weights that fit the config in {folder}; found: {error}") from None
+
+
+def _keep_reading(model: FusedModel, weights: Mapping[str, Any], folder: Path) -> None:
+    try:
+        model.keep_reading(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"Expected weights in {folder / READING} that fit the config; found: {error}") from None
 
 
 def _check_identity(role: str, expected: BackboneIdentity, found: BackboneIdentity, folder: Path) -> None:

@@ -7,10 +7,8 @@ tokens, C head tokens, M positions after the head, H LM width, V vocabulary, N a
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -18,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glotfuse.backbones import LM, Encoder, PrefixCache
+from glotfuse.backbones.placement import device_map
+from glotfuse.backbones.prefix_cache import HeadCaches
 from glotfuse.errors import PromptError
 from glotfuse.fusion import BoundaryOnly, Fusion, MixerOutput, Span
 from glotfuse.inputs.batch import Batch, PreparedExample, prepare
@@ -25,11 +25,10 @@ from glotfuse.inputs.padding import IGNORED
 from glotfuse.inputs.prompts import Prompt, build_prompt
 from glotfuse.inputs.reader import InputReader, Text
 from glotfuse.model.probe import Probe
-from glotfuse.model.sequences import Sequences, pad_right
+from glotfuse.model.sequences import Sequences, own_or_shared, pad_right, with_heads
 from glotfuse.model.state_cache import StateCache
 
-_MOST_HEADS = 16
-"""Most prompt heads whose keys and values are kept: a server's clients bring instructions of their own."""
+_ANY_LABELS = "Which topic is this text about? Answer with one of: {labels}."
 
 
 class FusedModel(nn.Module):
@@ -70,7 +69,9 @@ class FusedModel(nn.Module):
         self.gradient_checkpointing = False
         self.objective: Callable[[FusedModel, Batch, Tensor | int | None], dict[str, Tensor]] | None = None
         self.probe: Probe | None = None
-        self._head_caches: OrderedDict[tuple[Any, ...], PrefixCache | None] = OrderedDict()
+        self.reading: Fusion | None = None
+        """The fusion of the stage before a task, which follows other instructions than the trained one."""
+        self._head_caches = HeadCaches()
 
     @property
     def device(self) -> torch.device:
@@ -89,14 +90,7 @@ class FusedModel(nn.Module):
         Raises:
             AttributeError: Nothing was placed. Other libraries ask by `hasattr`.
         """
-        placed = getattr(self.lm.model, "hf_device_map", None)
-        encoder = getattr(self.encoder.model, "hf_device_map", None)
-        if placed is None and encoder is None:
-            raise AttributeError("hf_device_map")
-        lm_device = str(self.lm.device)
-        parts = {"encoder": encoder or {"": str(self.encoder.device)}, "lm": placed or {"": lm_device}}
-        found = {f"{role}.{name}".rstrip("."): device for role in parts for name, device in parts[role].items()}
-        return {"fusion": lm_device, **found}
+        return {"fusion": str(self.lm.device), **device_map(encoder=self.encoder, lm=self.lm)}
 
     @property
     def mixing(self) -> Fusion:
@@ -107,6 +101,8 @@ class FusedModel(nn.Module):
         """Moves and casts what can be; the fusion stays with the LM, wherever that is."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.fusion.to(self.lm.device)
+        if self.reading is not None:
+            self.reading.to(self.lm.device)
         self._head_caches.clear()
         return self
 
@@ -127,57 +123,52 @@ class FusedModel(nn.Module):
         finally:
             self.state_cache = before
 
-    def span(self, batch: Batch) -> Span:
-        """Encoder, mixer and projector: the span embeddings (B,S+1,H), their mask and the layer weights."""
+    def span(self, batch: Batch, prompt: Prompt | None = None) -> Span:
+        """The span embeddings (B,S+1,H), their mask and the layer weights; `reading` makes them for other prompts."""
         mask = batch.encoder_mask.to(self.device)
         if not self.fusion.reads_encoder:
             return cast(Span, self.fusion(mask))
+        fusion = self.mixing
+        if self.reading is not None and prompt is not None and prompt.head_ids != self.prompt.head_ids:
+            fusion = self.reading
         if self.state_cache is None and not torch.is_grad_enabled():
-            weights = self.mixing.mixer.shared_weights()
+            weights = fusion.mixer.shared_weights()
             if weights is not None:
-                return self._span_of_sum(batch, weights)
-        return cast(Span, self.fusion(self.hidden_states(batch.encoder_ids, batch.encoder_mask), mask))
+                return self._span_of_sum(batch, fusion, weights)
+        return cast(Span, fusion(self.hidden_states(batch.encoder_ids, batch.encoder_mask), mask))
 
-    def _span_of_sum(self, batch: Batch, weights: Tensor) -> Span:
+    def _span_of_sum(self, batch: Batch, fusion: Fusion, weights: Tensor) -> Span:
         """The span by layer weights (L,) that no token changes: layers are added up while the encoder runs."""
         mask = batch.encoder_mask.to(self.device)
-        states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, self.mixing.ready)
-        return self.mixing.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
+        states = self.encoder.sum_layers(batch.encoder_ids, batch.encoder_mask, weights, fusion.ready)
+        return fusion.project(MixerOutput(states * mask.unsqueeze(-1), weights), mask)
+
+    def keep_reading(self, weights: Mapping[str, Tensor]) -> None:
+        """Keeps a fusion of these weights, with the trained one's settings, for other instructions."""
+        reading = copy.deepcopy(self.mixing).requires_grad_(False).eval()
+        reading.load_state_dict(dict(weights))
+        self.reading = reading
 
     def assemble(self, batch: Batch, prompt: Prompt | None = None) -> Sequences:
-        """Packs span | plain text | tail | answer of every row, without gaps, padding at the right."""
+        """Packs (own head) | span | plain text | tail | answer of every row, without gaps, padding at the right."""
         prompt = prompt or self.prompt
-        if batch.head_ids is not None:
-            return self._assemble_whole(batch, prompt)
-        span = self.span(batch)
+        span = self.span(batch, prompt)
         tail = torch.tensor(prompt.tail_ids, dtype=torch.long, device=self.device).expand(len(span.mask), -1)
         constant = torch.cat([batch.text_ids.to(self.device), tail], dim=1)
         answer = batch.answer_ids.to(self.device)
         ids = torch.cat([constant, answer], dim=1)
-        return pad_right(
+        sequences = pad_right(
             torch.cat([span.embeddings.to(self.lm.dtype), self.lm.embed(ids.clamp_min(0))], dim=1),
             torch.cat([span.mask, ids != IGNORED], dim=1),
             F.pad(answer, (span.mask.shape[1] + constant.shape[1], 0), value=IGNORED),
         )
-
-    def _assemble_whole(self, batch: Batch, prompt: Prompt) -> Sequences:
-        """The same with the rows' own heads in front; a row without one gets the prompt's."""
-        assert batch.head_ids is not None
-        rest = self.assemble(replace(batch, head_ids=None), prompt)
-        ids = batch.head_ids.to(self.device)
-        missing = (ids == IGNORED).all(1, keepdim=True)
-        if bool(missing.any()):
-            own = torch.tensor(prompt.head_ids, dtype=torch.long, device=self.device)
-            ids = F.pad(ids, (0, max(0, len(own) - ids.shape[1])), value=IGNORED)
-            ids = torch.where(missing, F.pad(own, (0, ids.shape[1] - len(own)), value=IGNORED), ids)
-        return pad_right(
-            torch.cat([self.lm.embed(ids.clamp_min(0)).to(rest.embeddings.dtype), rest.embeddings], dim=1),
-            torch.cat([ids != IGNORED, rest.mask], dim=1),
-            F.pad(rest.targets, (ids.shape[1], 0), value=IGNORED),
-        )
+        if batch.head_ids is None:
+            return sequences
+        heads = own_or_shared(batch.head_ids.to(self.device), self._head_ids(prompt))
+        return with_heads(sequences, heads, self.lm.embed)
 
     def run_lm(
-        self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None, *, whole: bool = False
+        self, sequences: Sequences, keep: Tensor, prompt: Prompt | None = None, *, headed: bool = False
     ) -> tuple[Tensor, Any]:
         """Runs the LM over head and sequences.
 
@@ -187,14 +178,14 @@ class FusedModel(nn.Module):
             sequences: What follows the head.
             keep: (B,M), true where logits are read.
             prompt: The prompt, the model's own by default.
-            whole: Whether the sequences have their heads already.
+            headed: Whether the sequences have their heads already.
 
         Returns:
             Logits (N,V) at the kept positions, and the filled cache or None.
         """
         prompt = prompt or self.prompt
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        if whole:
+        if headed:
             return self.lm.run(sequences.embeddings, keep, recompute=recompute), None
         learning = self.lm.learning and torch.is_grad_enabled()  # the head's keys and values get a gradient
         head = None if recompute or learning else self.head_cache(prompt)
@@ -207,26 +198,16 @@ class FusedModel(nn.Module):
 
     def with_head(self, sequences: Sequences, prompt: Prompt) -> Sequences:
         """The sequences with the prompt head in front of every row."""
-        num_head = len(prompt.head_ids)
-        ids = torch.tensor(prompt.head_ids, dtype=torch.long, device=self.device)
-        head = self.lm.embed(ids).to(sequences.embeddings.dtype).expand(len(sequences.mask), -1, -1)
-        return Sequences(
-            torch.cat([head, sequences.embeddings], dim=1),
-            F.pad(sequences.mask, (num_head, 0), value=True),
-            F.pad(sequences.targets, (num_head, 0), value=IGNORED),
-        )
+        return with_heads(sequences, self._head_ids(prompt).expand(len(sequences.mask), -1), self.lm.embed)
+
+    def _head_ids(self, prompt: Prompt) -> Tensor:
+        return torch.tensor(prompt.head_ids, dtype=torch.long, device=self.device)
 
     def head_cache(self, prompt: Prompt) -> PrefixCache | None:
         """Keys and values of the prompt head (none, if it is empty); None where reuse is off or does not work."""
         if not self.cache_head:
             return None
-        key = (prompt.head_ids, self.lm.device, self.lm.working_dtype)
-        if key not in self._head_caches:
-            self._head_caches[key] = self.lm.cache_prefix(list(prompt.head_ids))
-            while len(self._head_caches) > _MOST_HEADS:
-                self._head_caches.popitem(last=False)
-        self._head_caches.move_to_end(key)
-        return self._head_caches[key]
+        return self._head_caches.of(self.lm, prompt.head_ids)
 
     def forward(
         self,
@@ -258,7 +239,7 @@ class FusedModel(nn.Module):
         sequences = self.assemble(batch)
         following = sequences.next_targets()
         keep = following != IGNORED
-        logits, _ = self.run_lm(sequences, keep, whole=head_ids is not None)
+        logits, _ = self.run_lm(sequences, keep, headed=head_ids is not None)
         total = F.cross_entropy(logits, following[keep], reduction="sum")
         count = num_items_in_batch if num_items_in_batch is not None else keep.sum()
         return {"loss": total / count, "logits": logits}
@@ -267,6 +248,8 @@ class FusedModel(nn.Module):
         """Sets the fusion's mode; encoder and LM stay in evaluation mode, but for the dropout of an adapter."""
         super().train(mode)
         self.encoder.eval()
+        if self.reading is not None:
+            self.reading.eval()
         self.lm.train(mode)
         if self.lm.learning:
             self._head_caches.clear()  # of an adapter that has changed since
@@ -295,14 +278,12 @@ class FusedModel(nn.Module):
         """The trained prompt, or the same style around another instruction."""
         if instruction is None:
             return self.prompt
-        style = self.settings.get("prompt", {}).get("style", "chat")
         return build_prompt(
             self.lm.tokenizer,
-            style=style,
             instruction=instruction,
             labels=self.labels,
-            tail=self.settings.get("prompt", {}).get("tail", ""),
             include_text=self.prompt.text_separator is not None,
+            **{key: value for key, value in self.settings.get("prompt", {}).items() if key in ("style", "tail")},
         )
 
     @property
@@ -331,6 +312,8 @@ class FusedModel(nn.Module):
             raise PromptError("Expected label words in `labels`, for the model was trained without; found none.")
         if labels is None and instruction is None:
             return self
+        if instruction is None and "{labels}" not in (self.trained_instruction or ""):
+            instruction = _ANY_LABELS  # the trained one asks for something else
         view = copy.copy(self)
         view.labels = tuple(labels) if labels is not None else self.labels
         view.prompt = view.prompt_for(self.trained_instruction if instruction is None else instruction)

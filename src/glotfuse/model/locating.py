@@ -1,23 +1,39 @@
-"""Where a checkpoint is: a local folder, or the hub cache, filled from the hub if need be."""
+"""Where a checkpoint is: a local folder, the package, or the hub cache, filled from the hub if need be."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from glotfuse.errors import CheckpointError
+from glotfuse.errors import CheckpointError, did_you_mean
 from glotfuse.run_folder import CONFIG, WEIGHTS
+
+BUNDLED = "bundled:"
+FUSIONS = Path(__file__).parent / "fusions"
+
+
+def bundled_fusions() -> list[str]:
+    """Names of the fusions in the package, such as `bundled:e5-small+smollm2-135m`."""
+    return sorted(BUNDLED + folder.name for folder in FUSIONS.glob("*") if (folder / CONFIG).exists())
 
 
 def locate(name: Path | str, revision: str | None = None) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: Local folder or hub id.
+        name: Local folder, hub id, or a fusion in the package, as `bundled_fusions` lists them.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: The hub does not have it, or cannot be asked and the cache has nothing or only a part.
+        CheckpointError: The package or the hub does not have it, or the hub cannot be asked and the cache has nothing
+            or only a part.
     """
+    if str(name).startswith(BUNDLED):
+        if name not in (known := bundled_fusions()):
+            raise CheckpointError(
+                f"Expected a fusion in the package out of {', '.join(known)}; found {str(name)!r}."
+                f"{did_you_mean(str(name), known)}"
+            )
+        return FUSIONS / str(name).removeprefix(BUNDLED)
     folder = Path(name)
     if folder.is_dir() or isinstance(name, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return folder

@@ -5,6 +5,7 @@ Shapes: B batch, M positions, H LM width, C head tokens, W nodes of a tree of an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,23 @@ def pad_right(embeddings: Tensor, mask: Tensor, targets: Tensor) -> Sequences:
     """Moves each row's real positions to the front, keeping their order, and drops common padding."""
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
     return _take(embeddings, mask, targets, order)
+
+
+def with_heads(sequences: Sequences, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> Sequences:
+    """The rows with prompt heads in front: ids (B,C), padded with -100, through the LM's embedding."""
+    heads = embed(ids.clamp_min(0)).to(sequences.embeddings.dtype)
+    return pad_right(
+        torch.cat([heads, sequences.embeddings], dim=1),
+        torch.cat([ids != IGNORED, sequences.mask], dim=1),
+        F.pad(sequences.targets, (ids.shape[1], 0), value=IGNORED),
+    )
+
+
+def own_or_shared(ids: Tensor, shared: Tensor) -> Tensor:
+    """Prompt heads (B,C), padded with -100, where rows without one get the shared head (K,)."""
+    ids = F.pad(ids, (0, max(0, len(shared) - ids.shape[1])), value=IGNORED)
+    missing = (ids == IGNORED).all(1, keepdim=True)
+    return torch.where(missing, F.pad(shared, (0, ids.shape[1] - len(shared)), value=IGNORED), ids)
 
 
 def pad_left(sequences: Sequences) -> Sequences:

@@ -203,10 +203,9 @@ class TrainingConfig:
     max_answer_tokens: Positive = 128
     """Unlabelled text: most tokens of the continuation that the LM learns."""
     average: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the steps, the last ones, whose weights are averaged; the average is kept where its development loss is
-    lower than that of the best checkpoint. 0 keeps the checkpoint."""
+    """Share of the steps, the last ones, whose weights are averaged; kept where development data find it better."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that prepare batches beside the training's own; worth it where the LM is on a GPU."""
+    """Processes that prepare batches beside the training's own, for GPUs."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -214,18 +213,15 @@ class AugmentationConfig:
     """Changed views of the training texts, of which the encoder alone reads the changed words."""
 
     code_switching: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the texts of each epoch in which words are replaced by words of other languages. These come from the
-    encoder's own vocabulary, whose words are encoded once, which takes minutes on a CPU, and kept."""
+    """Share of each epoch's texts that have words of other languages, from the encoder's own vocabulary, in them."""
     switched_words: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Greatest share of such a text's words that are replaced, of those that the vocabulary has translations for; each
-    text draws its own share, evenly from 0 to this."""
+    """Greatest share of such a text's words that are replaced, if they can be; each text draws its own, from 0 on."""
     whole_views: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of such texts in which every word is replaced that can be, whatever `switched_words` says."""
+    """Share of such texts in which every word is replaced that can be."""
     reordered: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of such texts whose words stand in another order too: shuffled over short distances, or phrases turned round
-    with what opens them at their end; most articles and a few other words are left out."""
+    """Share of such texts whose words stand in another order too, most articles and a few other words left out."""
     split_tokens: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Greatest share of such a text's tokens that the encoder reads as two smaller ones; each text draws its own."""
+    """Greatest share of such a text's tokens that are read as two smaller ones; each text draws its own."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -286,9 +282,7 @@ class GeneralConfig:
     """A first stage on English text without labels, whose fusion weights the task's training starts from."""
 
     objective: Literal["none"] | Objective = "none"
-    """`continuation`: the encoder reads the first part, the LM continues it. `reconstruction`: the LM writes what the
-    encoder read. `distillation`: on the continuation's tokens the LM, reading the span of the first part, learns to
-    predict what the same LM predicts after reading the plain text. `none` leaves the stage out."""
+    """As in `glotfuse.training.objectives`; `none` leaves the stage out."""
     from_run: str | None = None
     """Folder of a run or checkpoint whose fusion weights (those of its general stage, where it has one) are taken in
     place of training the stage."""
@@ -300,7 +294,7 @@ class GeneralConfig:
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     """Its optimisation; `cut` and `max_answer_tokens` say how long the texts are."""
     state_dropout: Probability | None = None
-    """Against mere copying: `fusion.state_dropout` in this stage; null takes the fusion's."""
+    """`fusion.state_dropout` in this stage, against mere copying; null takes the fusion's."""
     token_dropout: Probability | None = None
     """Against mere copying: `fusion.token_dropout` in this stage; null takes the fusion's."""
     state_noise: Annotated[float, Field(ge=0)] | None = None

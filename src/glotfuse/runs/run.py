@@ -19,9 +19,9 @@ from glotfuse.runs.data import RunRows, label_of
 from glotfuse.runs.views import Purpose, Views
 from glotfuse.tasks import Example, Task
 from glotfuse.training.code_switching import SwitchedExamples
+from glotfuse.training.development import DevExamples
 from glotfuse.training.objectives import OBJECTIVES, Documents, TextObjective
 from glotfuse.training.probe_fitting import ProbeRows
-from glotfuse.training.trainer import DevExamples
 
 _MOST_PROBE_ROWS, _MOST_PROBE_DEV_ROWS = 20_000, 1_000
 """With their views; more would take long and hardly change the probe."""

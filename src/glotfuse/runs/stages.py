@@ -18,6 +18,7 @@ from glotfuse.backbones import LM, add_adapter
 from glotfuse.errors import CheckpointError
 from glotfuse.model import checkpoint
 from glotfuse.model.fused_model import FusedModel
+from glotfuse.model.locating import locate
 from glotfuse.recipes.config import AdapterConfig, AugmentationConfig, FusionConfig, GeneralConfig, ProbeConfig, Recipe
 from glotfuse.recipes.loading import section_from_dict
 from glotfuse.run_folder import CONFIG, STAGES, read_config, read_record
@@ -126,13 +127,22 @@ def _adapter_recipe(recipe: Recipe) -> Recipe | None:
     )
 
 
-def source_folder(name: str) -> Path:
-    """Where a named run's weights for another run are: in its general stage, or in itself.
+def keep_reading(model: FusedModel, folder: Path) -> None:
+    """Keeps the fusion that a task's training started from, to follow other instructions by.
 
     Raises:
-        CheckpointError: Neither is finished.
+        CheckpointError: The checkpoint is damaged.
     """
-    folder = Path(name)
+    model.keep_reading(checkpoint.read_weights(folder, read_config(folder)["weights_sha256"]))
+
+
+def source_folder(name: str) -> Path:
+    """Where a named run's weights for another run are: in its general stage, or in itself, or in the package.
+
+    Raises:
+        CheckpointError: Neither is finished, or the package has none of this name.
+    """
+    folder = locate(name)
     general = folder / STAGES / GENERAL
     if (general / CONFIG).exists():
         return general

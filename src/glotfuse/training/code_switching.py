@@ -22,7 +22,7 @@ from glotfuse.training.word_order import reordered, thinned
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LEFT = frozenset({"an", "as", "at", "the", "to"})
-"""Words that say too little for their neighbours to be translations; others as short (`in`, `he`, `of`) have good ones."""
+"""Words that say too little for their neighbours to be translations; `in`, `he` and `of` have good ones."""
 _HELD_OUT = 4
 
 

@@ -1,5 +1,9 @@
 """What a fusion can learn from English text without labels: continuation, reconstruction, instructions, distillation.
 
+`continuation`: the encoder reads the first part of a document, the LM continues it. `reconstruction`: the LM writes what
+the encoder read. `instructions`: it follows each row's own instruction. `distillation`: on the continuation's tokens the
+LM, reading the span of the first part, learns to predict what the same LM predicts after reading the plain text.
+
 An objective prepares examples from documents, and may bring a loss of its own; without one it is the prefix-LM loss of
 `FusedModel.forward` on the answer tokens.
 
@@ -182,15 +186,13 @@ def prepare_instructions(
     answers = prompt.all_answer_ids([answer for _, answer in asked])
     known = [
         (PreparedExample(ids, [], [*answer, *prompt.end_ids], head_ids=heads[instruction]), row)
-        for row, (ids, truncated), answer, (instruction, _) in zip(
-            rows, reader.read(rows), answers, asked, strict=True
-        )
+        for row, (ids, truncated), answer, (instruction, _) in zip(rows, reader.read(rows), answers, asked, strict=True)
         if not truncated and answer and len(answer) + len(prompt.end_ids) <= max_answer_tokens
     ]
     if not known:
         raise DataError(
-            f"Expected texts within {reader.max_length} encoder tokens and answers within {max_answer_tokens} LM tokens; "
-            f"found none among {len(texts)}. Raise encoder.max_length or training.max_answer_tokens."
+            f"Expected texts within {reader.max_length} encoder tokens and answers within {max_answer_tokens} LM "
+            f"tokens; found none among {len(texts)}. Raise encoder.max_length or training.max_answer_tokens."
         )
     return Documents([example for example, _ in known], [row for _, row in known], len(texts) - len(known))
 

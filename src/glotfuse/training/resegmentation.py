@@ -19,8 +19,8 @@ class Splitter:
     """Splits tokens of one tokenizer in two, where both parts are tokens too.
 
     Args:
-        tokenizer: Of the encoder. One that does not mark the beginning of words by a character of its tokens (WordPiece)
-            splits nothing.
+        tokenizer: Of the encoder. One that does not mark the beginning of words by a character of its tokens
+            (WordPiece) splits nothing.
         prefix: What the encoder reads before every text; it stays as it is.
     """
 

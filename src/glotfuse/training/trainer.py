@@ -27,7 +27,6 @@ from glotfuse.errors import CheckpointError
 from glotfuse.inputs.batch import PreparedExample, split_rows, training_inputs
 from glotfuse.inputs.order import CPU_TOKENS, LengthGroupedOrder
 from glotfuse.inputs.padding import IGNORED
-from glotfuse.model.classification import classify
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.layer_weights import layer_weight_metrics
 from glotfuse.progress import graceful_interrupt
@@ -35,7 +34,8 @@ from glotfuse.recipes.checks import check_trackers
 from glotfuse.recipes.config import TrainingConfig
 from glotfuse.training.averaging import Averaging
 from glotfuse.training.code_switching import SwitchedExamples
-from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, spread, wrapped
+from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, wrapped
+from glotfuse.training.development import DevExamples, development_metrics
 from glotfuse.training.schedule import Schedule
 from glotfuse.training.state import TrainingInterruptedError, last_state, load_parts, save_parts, separate_adapter
 from glotfuse.training.tracking import LogFile, tracking
@@ -46,16 +46,6 @@ _LOG_EVERY = 10
 """Steps from one log line to the next on a GPU."""
 _WEIGHT_TEXTS = 32
 """Development texts whose mean layer weights are logged at each evaluation."""
-
-
-@dataclass(frozen=True)
-class DevExamples:
-    """What chooses the checkpoint: English only."""
-
-    examples: Sequence[PreparedExample]
-    """Prepared with their answers."""
-    labels: Sequence[str]
-    """Their label words; empty for unlabelled text."""
 
 
 @dataclass(frozen=True)
@@ -196,29 +186,6 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         load_parts(model or self.model, Path(resume_from_checkpoint))
         if self._averaging is not None:
             self._averaging.load(Path(resume_from_checkpoint))
-
-
-@torch.inference_mode()
-def development_metrics(model: FusedModel, dev: DevExamples, batch_size: int) -> dict[str, float]:
-    """`eval_loss` and, with labels, `eval_accuracy`.
-
-    With labels the loss is the negative log-probability of the right label word among the label words, per example;
-    without, that of the answer tokens, per token. Of several processes each takes a share of the examples.
-    """
-    if dev.labels:
-        results = spread(model, dev.examples, lambda examples: classify(model, examples, batch_size))
-        pairs = list(zip(results, dev.labels, strict=True))
-        loss = -sum(result.log_probabilities[label] for result, label in pairs) / len(pairs)
-        return {"eval_loss": loss, "eval_accuracy": sum(r.label == label for r, label in pairs) / len(pairs)}
-    total, count = 0.0, 0
-    own = dev.examples if is_sharded(model) else distributed.own_part(dev.examples)
-    for start in range(0, len(own), batch_size):
-        inputs = training_inputs(own[start : start + batch_size], model.encoder.pad_token_id)
-        num_tokens = int((inputs["labels"] != IGNORED).sum())
-        loss_now = model(**inputs)["loss"]
-        total, count = total + float(loss_now) * num_tokens, count + num_tokens
-    totals, counts = zip(*distributed.gather((total, count)), strict=True)
-    return {"eval_loss": sum(totals) / sum(counts)}
 
 
 def train(

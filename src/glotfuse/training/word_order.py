@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _OPENERS = frozenset(
-    "about after against among as at because before between but by during for from if in into like near of on or over "
-    "since that through to under until when where which while who with without".split()
+    {"about", "after", "against", "among", "as", "at", "because", "before", "between", "but", "by", "during", "for"}
+    | {"from", "if", "in", "into", "like", "near", "of", "on", "or", "over", "since", "that", "through", "to", "under"}
+    | {"until", "when", "where", "which", "while", "who", "with", "without"}
 )
 _PAUSES = (".", ",", ";", ":", "!", "?")
 _DISTANCES = (1.5, 2.5, 4.0)

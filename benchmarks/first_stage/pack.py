@@ -1,0 +1,50 @@
+"""Puts a trained first stage into the package.
+
+`python -m benchmarks.first_stage.pack RUN --name e5-small+smollm2-135m` writes the fusion in half precision with its
+config, recipe, shortened record and card into src/glotfuse/model/fusions/NAME, from where
+`FusedLM.from_pretrained("bundled:NAME")` loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+from safetensors.torch import save as tensors_to_bytes
+
+from glotfuse.files import to_json, write_files
+from glotfuse.model import locating
+from glotfuse.run_folder import CARD, CONFIG, RECIPE, RECORD, WEIGHTS, read_config, read_object, read_record
+
+_LOGGED = ("eval_loss",)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_stage.pack", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", default="e5-small+smollm2-135m")
+    parser.add_argument("--card", type=Path, default=Path(__file__).with_name("card.md"))
+    options = parser.parse_args(arguments)
+    tensors = {name: tensor.half().contiguous() for name, tensor in load_file(options.run / WEIGHTS).items()}
+    weights = tensors_to_bytes(tensors)
+    config = read_config(options.run) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    record = read_record(options.run)
+    record["log"] = [line for line in record.get("log", []) if any(key in line for key in _LOGGED)]
+    record.pop("data", None)
+    recipe = read_object(options.run / RECIPE)
+    for values in (recipe, record.get("recipe", {})):  # where the data lay says nothing
+        if values:
+            values["task"]["path"] = "first_stage"
+    target = locating.FUSIONS / options.name
+    files = {WEIGHTS: weights, CONFIG: to_json(config), RECIPE: to_json(recipe), RECORD: to_json(record)}
+    files[CARD] = options.card.read_bytes()
+    write_files(target, files)
+    print(json.dumps({name: len(content) for name, content in files.items()}))
+
+
+if __name__ == "__main__":
+    main()
