@@ -193,6 +193,7 @@ WRITE_OPINION = (
 
 READ = "Translate the text into English."
 TOPIC = (
+    "Which topic is this text about? Answer with one of: {options}.",
     "What is the topic of the text? Answer with one of: {options}.",
     "Which topic does the text belong to: {options}?",
     "Classify the text. The classes are {options}.",

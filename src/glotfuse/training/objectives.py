@@ -1,8 +1,8 @@
 """What a fusion can learn from English text without labels: continuation, reconstruction, instructions, distillation.
 
-`continuation`: the encoder reads the first part of a document, the LM continues it. `reconstruction`: the LM writes what
-the encoder read. `instructions`: it follows each row's own instruction. `distillation`: on the continuation's tokens the
-LM, reading the span of the first part, learns to predict what the same LM predicts after reading the plain text.
+`continuation`: the encoder reads the first part of a document, the LM continues it. `reconstruction`: the LM writes
+what the encoder read. `instructions`: it follows each row's own instruction. `distillation`: on the continuation's
+tokens the LM, reading the span of the first part, learns to predict what the same LM predicts after reading the text.
 
 An objective prepares examples from documents, and may bring a loss of its own; without one it is the prefix-LM loss of
 `FusedModel.forward` on the answer tokens.

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 _MARKS = "▁Ġ"
+_LEAST_MARKED = 0.05
 _SHORTEST = 3
 
 
@@ -34,7 +35,8 @@ class Splitter:
         """Tokens that may be part of a word, by their text."""
         special = set(self._tokenizer.all_special_tokens)
         found = {token: number for token, number in self._tokenizer.get_vocab().items() if token not in special}
-        return found if any(token[:1] in _MARKS for token in found if len(token) > 1) else {}
+        marked = sum(token.startswith(tuple(_MARKS)) for token in found)
+        return found if marked > len(found) * _LEAST_MARKED else {}
 
     def __call__(self, ids: Sequence[int], share: float, rng: random.Random) -> list[int]:
         """The ids of one text with each token after the prefix split with a probability of `share`, if it can be."""

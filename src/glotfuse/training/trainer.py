@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -100,6 +101,9 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         self._eval_batch_size = eval_batch_size
 
     def _collate(self, examples: Sequence[PreparedExample]) -> dict[str, Tensor]:
+        if get_worker_info() is not None:  # Ctrl-C reaches the workers too, whose batches the last step still needs
+            for wanted in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(wanted, signal.SIG_IGN)
         return training_inputs(examples, self._pad) if examples else self._nothing_to_learn()
 
     def _nothing_to_learn(self) -> dict[str, Tensor]:
