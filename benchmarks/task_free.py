@@ -33,21 +33,10 @@ from glotfuse import FusedLM
 from glotfuse.backbones import BackboneOptions
 from glotfuse.backbones.identity import hash_module
 from glotfuse.evaluation.reading import reading_scores
-from glotfuse.inputs.prompts import build_prompt
 from glotfuse.languages.names import name_of
 from glotfuse.model.assembly import text_reader
 from glotfuse.runs.reading import INSTRUCTION, parallel_rows
 from glotfuse.tasks import Example, Task, get_task
-
-
-def with_task(model: FusedLM, task: Task, *, span: bool, instruction: str | None = None) -> FusedLM:
-    """The same weights under a task's instruction and label words; without span the LM reads the plain text."""
-    instruction = task.instruction if instruction is None else instruction
-    if not span:
-        return text_reader(FusedLM, model, instruction, task.labels)
-    style = model.settings["prompt"]["style"]
-    prompt = build_prompt(model.lm.tokenizer, style=style, instruction=instruction, labels=task.labels)
-    return FusedLM(model.encoder, model.fusion, model.lm, prompt, model.reader, task.labels, model.settings).eval()
 
 
 def translation_scores(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
@@ -55,16 +44,17 @@ def translation_scores(outputs: Sequence[str], references: Sequence[str]) -> dic
     return asdict(reading_scores(outputs, references))
 
 
-def topic_scores(model: FusedLM, rows: Sequence[Example], batch_size: int) -> dict[str, float]:
-    """Accuracy in %, plain and after batch calibration over these rows."""
-    answers = model.classify([row.fields for row in rows], batch_size=batch_size)
-    scores = np.array([[answer.log_probabilities[word] for word in model.labels] for answer in answers])
-    calibrated = scores - np.log(np.exp(scores).mean(axis=0))
-    gold = np.array([model.labels.index(str(row.label)) for row in rows])
-    return {
-        "plain": 100 * float((scores.argmax(1) == gold).mean()),
-        "calibrated": 100 * float((calibrated.argmax(1) == gold).mean()),
-    }
+def topic_scores(model: FusedLM, task: Task, rows: Sequence[Example], batch_size: int) -> dict[str, float]:
+    """Accuracy in %: plain, calibrated by English sentences of the package, and by these rows themselves."""
+    texts = [row.fields for row in rows]
+    asked = {"labels": task.labels, "instruction": task.instruction, "batch_size": batch_size}
+    gold = np.array([task.labels.index(str(row.label)) for row in rows])
+    plain, english = (
+        np.array([[answer.log_probabilities[word] for word in task.labels] for answer in answers])
+        for answers in (model.classify(texts, calibrate=False, **asked), model.classify(texts, **asked))
+    )
+    scores = {"plain": plain, "english": english, "calibrated": plain - np.log(np.exp(plain).mean(axis=0))}
+    return {name: 100 * float((values.argmax(1) == gold).mean()) for name, values in scores.items()}
 
 
 class Measurement:
@@ -107,7 +97,7 @@ def measure_part(
         batch_size=options.batch_size,
     )
     figures: dict[str, Any] = {**translation_scores(outputs, references), "outputs": outputs}
-    figures["topics"] = topic_scores(model, rows, options.batch_size)
+    figures["topics"] = topic_scores(model, options.topics, rows, options.batch_size)
     return figures | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -115,8 +105,8 @@ def markdown(values: dict[str, Any]) -> str:
     """The table, averages last."""
     lines = [
         "| Language | chrF, fused | other row | found, % | loops, % | chrF, LM on the text | chrF, copy "
-        "| topics, fused | calibrated | topics, LM on the text | calibrated |",
-        "| --- |" + " ---: |" * 10,
+        "| topics, fused | calibrated by English | by these rows | topics, LM on the text | calibrated |",
+        "| --- |" + " ---: |" * 11,
     ]
     found = values["languages"]
     for code in sorted(found, key=lambda c: (c == "eng_Latn", c)):
@@ -147,7 +137,8 @@ def _line(title: str, figures: Sequence[dict[str, Any]]) -> str:
         mean("text", "chrf"),
         mean("copy", "chrf"),
     ]
-    cells += [mean(name, "topics", key) for name in ("fused", "text") for key in ("plain", "calibrated")]
+    cells += [mean("fused", "topics", key) for key in ("plain", "english", "calibrated")]
+    cells += [mean("text", "topics", key) for key in ("plain", "calibrated")]
     return f"| {title} | " + " | ".join(cells) + " |"
 
 
@@ -169,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--lm-dtype", default="auto", help="of the LM, such as bfloat16")
     options = parser.parse_args(arguments)
-    task = get_task(options.task, path=options.data)
+    task = options.topics = get_task(options.task, path=options.data)
     rows = parallel_rows(task, options.rows, options.seed)
     codes = options.languages.split(",") if options.languages else list(rows)
     unknown = sorted(set(codes) - set(rows))
@@ -192,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     number_read = len(references) if options.text_rows is None else min(options.text_rows, len(references))
     places = sorted(random.Random(options.seed).sample(range(len(references)), number_read))
     for part in ("fused", "text") if number_read else ("fused",):
-        model = with_task(fused, task, span=part == "fused")
+        model = fused if part == "fused" else text_reader(FusedLM, fused, options.instruction)
         todo = [code for code in codes if not measurement.has(code, part)]
         for number, code in enumerate(todo, 1):
             chosen = places if part == "text" else range(len(references))

@@ -146,6 +146,24 @@ def build(
     return rows, dev
 
 
+def of_kind(rows: Sequence[Row], kind: str, seed: int) -> list[Row]:
+    """All rows; `long`, those that end the first training: 20,000 to be translated and 7,000 others, of eight words and
+    more; or `topics`, those of the second: 3,300 about topic or sentiment and 1,300 to be translated.
+    """
+    rng = random.Random(seed)
+    if kind == "all":
+        return list(rows)
+    rows = [row for row in rows if len(row[0].split()) >= 8]
+    read = [row for row in rows if row[1] == prompts.READ]
+    known = set(prompts.ANSWERED_BY_LM) | set(prompts.SUBJECT) | set(prompts.WORD) | set(prompts.MEANING)
+    others = [row for row in rows if row[1] != prompts.READ and (kind == "long" or row[1] not in known)]
+    numbers = (20_000, 7_000) if kind == "long" else (1_300, 3_300)
+    parts = zip((read, others), numbers, strict=True)
+    found = [row for part, number in parts for row in rng.sample(part, min(number, len(part)))]
+    rng.shuffle(found)
+    return found
+
+
 def _short(answer: str) -> str | None:
     """An answer of a few words, such as a title."""
     line = answer.strip().split("\n")[0].strip("\"'* ")
@@ -159,10 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--english", type=Path, required=True, help="TSV with columns text and source")
     parser.add_argument("--written", type=Path, required=True, help="what benchmarks.first_stage.texts made")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=("all", "long", "topics"), default="all", help="see of_kind")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     written, answers = (read_written(options.written, name) for name in ("texts", "answers"))
     rows, dev = build(read_english(options.english), written, answers, options.seed)
+    rows = of_kind(rows, options.kind, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", rows), ("dev", dev)):
         with (options.out / f"{name}.jsonl").open("w", encoding="utf8") as handle:

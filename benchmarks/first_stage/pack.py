@@ -1,8 +1,8 @@
 """Puts a trained first stage into the package.
 
-`python -m benchmarks.first_stage.pack RUN --name e5-small+smollm2-135m` writes the fusion in half precision with its
-config, recipe, shortened record and card into src/glotfuse/model/fusions/NAME, from where
-`FusedLM.from_pretrained("bundled:NAME")` loads it.
+`python -m benchmarks.first_stage.pack RUN... --name e5-small+smollm2-135m` writes the fusion, the mean of several runs'
+where there are several, in half precision with the last one's config, recipe, shortened record and a card into
+src/glotfuse/model/fusions/NAME, from where `FusedLM.from_pretrained("bundled:NAME")` loads it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
 
@@ -25,17 +26,23 @@ _LOGGED = ("eval_loss",)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_stage.pack", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--name", default="e5-small+smollm2-135m")
     parser.add_argument("--card", type=Path, default=Path(__file__).with_name("card.md"))
     options = parser.parse_args(arguments)
-    tensors = {name: tensor.half().contiguous() for name, tensor in load_file(options.run / WEIGHTS).items()}
+    parts = [load_file(run / WEIGHTS) for run in options.runs]
+    means = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+    tensors = {name: tensor.half().contiguous() for name, tensor in means.items()}
+    last = options.runs[-1]
     weights = tensors_to_bytes(tensors)
-    config = read_config(options.run) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
-    record = read_record(options.run)
+    config = read_config(last) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    config.pop("reading_sha256", None)
+    record = read_record(last)
+    record["mean_of"] = [read_config(run)["weights_sha256"] for run in options.runs]
     record["log"] = [line for line in record.get("log", []) if any(key in line for key in _LOGGED)]
-    record.pop("data", None)
-    recipe = read_object(options.run / RECIPE)
+    for place in ("data", "command"):  # of one machine
+        record.pop(place, None)
+    recipe = read_object(last / RECIPE)
     for values in (recipe, record.get("recipe", {})):  # where the data lay says nothing
         if values:
             values["task"]["path"] = "first_stage"

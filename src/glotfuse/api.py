@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import Text
-from glotfuse.model import checkpoint, classification, generation
+from glotfuse.model import calibration, checkpoint, classification, generation
 from glotfuse.model.classification import Classification
 from glotfuse.model.fused_model import FusedModel
 
@@ -24,12 +24,17 @@ from glotfuse.model.fused_model import FusedModel
 class FusedLM(FusedModel):
     """A frozen encoder, a trained fusion and a frozen LM, from texts to answers; arguments as in `FusedModel`."""
 
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._priors: dict[tuple[tuple[str, ...], tuple[int, ...]], list[float]] = {}
+
     def classify(
         self,
         texts: Sequence[Text],
         *,
         labels: Sequence[str] | None = None,
         instruction: str | None = None,
+        calibrate: bool = True,
         language: str | None = None,
         batch_size: int = 32,
     ) -> list[Classification]:
@@ -39,6 +44,8 @@ class FusedLM(FusedModel):
             texts: Strings, or mappings of columns for a task with several.
             labels: Label words in place of those that were trained, if any were.
             instruction: English text before the span, with `{labels}`; None takes the trained one.
+            calibrate: Whether, of labels that were not trained, the LM's liking for some of their words is taken off;
+                see `glotfuse.model.calibration`. It takes 64 more texts, once for such labels and instruction.
             language: Code of the texts' language; only NLLB-like encoders need it.
             batch_size: Texts per forward pass; it does not change the answers.
 
@@ -51,7 +58,13 @@ class FusedLM(FusedModel):
             ('health', 0.93)
         """
         model = self.with_labels(labels, instruction) if labels or instruction else self
-        return model.classify_prepared(model.prepare(texts, language), batch_size)
+        found = model.classify_prepared(model.prepare(texts, language), batch_size)
+        if not calibrate or sorted(model.labels) == sorted(self.labels):
+            return found
+        key = (model.labels, model.prompt.head_ids)
+        if key not in self._priors:
+            self._priors[key] = calibration.label_prior(model, batch_size)
+        return calibration.calibrated(found, model.labels, self._priors[key])
 
     def classify_prepared(self, examples: Sequence[PreparedExample], batch_size: int = 32) -> list[Classification]:
         """The most probable label of each input that `prepare` made, with the probabilities of all.

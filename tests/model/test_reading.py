@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from built import built
 from glotfuse.api import FusedLM
 from glotfuse.backbones.identity import hash_module
 from glotfuse.errors import CheckpointError
 from glotfuse.model import locating
 from glotfuse.run_folder import READING
-from built import built
 from tiny import TEXTS
 
 

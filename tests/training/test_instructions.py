@@ -32,7 +32,9 @@ def prompt_for(model: Any, instruction: str) -> Any:
 def prepared(model: Any, **options: Any) -> Any:
     settings = {"asked": ASKED, "prompt_for": lambda instruction: prompt_for(model, instruction)}
     prompt = prompt_for(model, "Repeat.")
-    return OBJECTIVES["instructions"].prepare(model.reader, prompt, TEXTS, **{**settings, "max_answer_tokens": 60, **options})
+    return OBJECTIVES["instructions"].prepare(
+        model.reader, prompt, TEXTS, **{**settings, "max_answer_tokens": 60, **options}
+    )
 
 
 def test_the_loss_is_that_of_each_row_under_its_own_prompt(model: Any) -> None:
@@ -84,8 +86,15 @@ def test_answers_are_tokenized_at_once_as_one_by_one(model: Any) -> None:
 
 def test_a_file_needs_the_columns(tmp_path: Any) -> None:
     path = tmp_path / "rows.tsv"
-    path.write_text("text\tinstruction\tanswer\nThe team won.\tRepeat.\tThe team won.\nIt rained.\tTopic?\tweather\n", "utf8")
-    values = {"name": "files", "path": str(path), "label_column": None, "text_columns": ["text", "instruction", "answer"]}
+    path.write_text(
+        "text\tinstruction\tanswer\nThe team won.\tRepeat.\tThe team won.\nIt rained.\tTopic?\tweather\n", "utf8"
+    )
+    values = {
+        "name": "files",
+        "path": str(path),
+        "label_column": None,
+        "text_columns": ["text", "instruction", "answer"],
+    }
     recipe = small_recipe(tmp_path, task=values, objective="instructions")
     task = task_of(recipe.task)
     rows = load_rows(task, recipe)

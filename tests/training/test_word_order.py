@@ -12,7 +12,23 @@ from glotfuse.training.resegmentation import Splitter
 from glotfuse.training.word_order import reordered, thinned
 from tiny import tiny_encoder
 
-WORDS = "A house in the north of Japan was sold, because the owner moved to Lagos.".split()
+WORDS = [
+    "A",
+    "house",
+    "in",
+    "the",
+    "north",
+    "of",
+    "Japan",
+    "was",
+    "sold,",
+    "because",
+    "the",
+    "owner",
+    "moved",
+    "to",
+    "Lagos.",
+]
 
 
 def test_reordering_keeps_every_word() -> None:

@@ -211,6 +211,7 @@ class TrainingConfig:
 @dataclass(frozen=True, config=_STRICT)
 class AugmentationConfig:
     """Changed views of the training texts, of which the encoder alone reads the changed words."""
+
     code_switching: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of each epoch's texts that have words of other languages, from the encoder's own vocabulary, in them."""
     switched_words: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -99,7 +99,7 @@ def train_run(
     record = _train(run, fresh=start.fusion is None)
     if recipe.probe.kind != "none":
         record["probe"] = _fit_probe(run)
-    if start.fusion is not None and recipe.adapter.kind == "none":
+    if start.fusion is not None and task.label_column is not None and recipe.adapter.kind == "none":
         stages.keep_reading(run.model, start.fusion)
     if start.records:
         record["stages"] = start.records
