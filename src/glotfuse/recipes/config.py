@@ -1,7 +1,6 @@
 """The recipe's sections as frozen dataclasses, with a docstring and unit per field.
 
-Unknown keys, wrong types and values out of range are all reported at once. Configs stay here: the classes that do
-the work take plain values.
+All faults are reported at once. Configs stay here: the classes that do the work take plain values.
 """
 
 from __future__ import annotations
@@ -284,8 +283,8 @@ class GeneralConfig:
     objective: Literal["none"] | Objective = "none"
     """As in `glotfuse.training.objectives`; `none` leaves the stage out."""
     from_run: str | None = None
-    """Folder of a run or checkpoint whose fusion weights (those of its general stage, where it has one) are taken in
-    place of training the stage."""
+    """Run, checkpoint or fusion of the package (`bundled:...`) whose weights (those of its general stage, where it has
+    one) are taken in place of training the stage."""
     task: TaskConfig | None = None
     """Where the text is, null for the run's own task; labels are not read. Without development data a tenth of the
     rows, at most 200, is held out."""

@@ -37,6 +37,10 @@ _ABSENT = -30.0
 """Bias of labels that training lacked: they can hardly win, and the LM may still choose them."""
 
 
+_CLEARLY = 0.1
+"""By what part the development loss without views has to be lower for views to be left out."""
+
+
 @dataclass(frozen=True)
 class ProbeRows:
     """English rows for the probe."""
@@ -55,7 +59,8 @@ def fit_probe(model: FusedModel, train: ProbeRows, dev: ProbeRows | None, *, see
     Args:
         model: Whose encoder makes the embeddings and whose labels are learned.
         train: Training rows and views of them.
-        dev: Rows that choose regularisation, kernel width, and whether views are learned from; None takes the views.
+        dev: Rows that choose regularisation, kernel width, and whether views are learned from, which they are unless
+            the rest is clearly better without; None takes the views.
         seed: Of the landmarks' choice.
 
     Returns:
@@ -79,7 +84,20 @@ def fit_probe(model: FusedModel, train: ProbeRows, dev: ProbeRows | None, *, see
                 loss = _loss(probe.log_probabilities(dev_part[0]), dev_part[1]) if dev_part else None
                 yield probe, {**chosen, "views": number - num_rows, "development_loss": loss}
 
-    return distributed.once(lambda: min(candidates(), key=lambda found: found[1]["development_loss"] or 0.0))
+    return distributed.once(lambda: _best(list(candidates())))
+
+
+def _best(candidates: Sequence[tuple[Probe, dict[str, Any]]]) -> tuple[Probe, dict[str, Any]]:
+    """The candidate with the lowest development loss; one without views has to be clearly better than all with them.
+
+    English alone is a poor judge of what helps in other languages, so it decides only where it is sure.
+    """
+
+    def handicapped(found: tuple[Probe, dict[str, Any]]) -> float:
+        loss = found[1]["development_loss"] or 0.0
+        return loss if found[1]["views"] else loss * (1.0 + _CLEARLY)
+
+    return min(candidates, key=handicapped)
 
 
 def _fit(
