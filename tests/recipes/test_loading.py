@@ -81,9 +81,10 @@ def test_every_recipe_loads_and_can_be_built(name: str):
         )
         return
     built = Fusion(
-        3,
-        8,
-        6,
+        12,
+        384,
+        576,
+        layers=fusion.layers,
         mixer=fusion.mixer,
         mixer_options=fusion.mixer_options,
         projector=fusion.projector,

@@ -61,13 +61,16 @@ def test_scores_of_known_outputs() -> None:
 def test_batch_calibration_takes_the_mean_prediction_away(parallel: Path) -> None:
     task = get_task("sib200", path=parallel)
     rows = task_free.parallel_rows(task, 4, seed=1)["eng_Latn"]
-    model = task_free.with_task(tiny_model(), task, span=True)
-    scores = task_free.topic_scores(model, rows, batch_size=2)
-    answers = model.classify([row.fields for row in rows])
+    model = tiny_model()
+    scores = task_free.topic_scores(model, task, rows, batch_size=2)
+    texts = [row.fields for row in rows]
+    answers = model.classify(texts, labels=task.labels, instruction=task.instruction, calibrate=False)
+    english = model.classify(texts, labels=task.labels, instruction=task.instruction)
     table = np.array([[answer.probabilities[word] for word in task.labels] for answer in answers])
     expected = [task.labels[i] for i in (table / table.mean(0)).argmax(1)]
     assert scores["calibrated"] == 25.0 * sum(a == row.label for a, row in zip(expected, rows, strict=True))
     assert scores["plain"] == 25.0 * sum(a.label == row.label for a, row in zip(answers, rows, strict=True))
+    assert scores["english"] == 25.0 * sum(a.label == row.label for a, row in zip(english, rows, strict=True))
 
 
 def test_a_run_is_measured_and_gone_on_with(parallel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

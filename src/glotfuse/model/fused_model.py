@@ -310,7 +310,7 @@ class FusedModel(nn.Module):
         """
         if labels is None and not self.labels:
             raise PromptError("Expected label words in `labels`, for the model was trained without; found none.")
-        if labels is None and instruction is None:
+        if instruction is None and (labels is None or tuple(labels) == self.labels):
             return self
         if instruction is None and "{labels}" not in (self.trained_instruction or ""):
             instruction = _ANY_LABELS  # the trained one asks for something else
