@@ -99,20 +99,21 @@ def test_a_ctrl_c_that_reaches_the_workers_too_loses_nothing(tmp_path: Path, mon
 
     class InterruptGroup(InterruptAt):
         def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-            if state.global_step == 6:
+            if state.global_step == 1:  # most batches of the epoch are still to come
                 for child in psutil.Process().children():
                     child.send_signal(signal.SIGINT)
                     child.send_signal(signal.SIGTERM)
             super().on_step_end(args, state, control, **options)
 
+    options = {**OPTIONS, "batch_size": 1}
     whole, examples, dev = fresh()
-    train(whole, examples, dev, tmp_path / "whole", **OPTIONS)
+    train(whole, examples, dev, tmp_path / "whole", **options)
     model, examples, dev = fresh()
     monkeypatch.setattr(training, "Schedule", InterruptGroup)
     monkeypatch.setattr(InterruptGroup, "step", 7)
     with pytest.raises(TrainingInterruptedError):
-        train(model, examples, dev, tmp_path / "state", **OPTIONS, workers=2)
+        train(model, examples, dev, tmp_path / "state", **options, workers=2)
     monkeypatch.undo()
     model, examples, dev = fresh()
-    train(model, examples, dev, tmp_path / "state", **OPTIONS, workers=2)
+    train(model, examples, dev, tmp_path / "state", **options, workers=2)
     assert digest(model) == digest(whole)
