@@ -1,4 +1,4 @@
-"""`glotfuse quickstart`: the fusion in the package reads fourteen languages, then a task is trained on English."""
+"""`glotfuse quickstart`: the fusion in the package reads thirteen languages, then a task is trained on English."""
 
 from __future__ import annotations
 

@@ -51,12 +51,7 @@ class Prompt:
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer in its place, without the end: a first token depends on what precedes it."""
-        tail = self.tail_text.rstrip(" ")
-        answer = self.tail_text[len(tail) :] + answer
-        alone, before, together = self._ids(answer), self._ids(tail), self._ids(tail + answer)
-        if before and together[: len(before)] == before:
-            return together[len(before) :]
-        return alone
+        return self.all_answer_ids([answer])[0]
 
     def all_answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
         """`answer_ids` of many answers at once, which takes a fraction of the time."""

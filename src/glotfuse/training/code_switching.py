@@ -175,12 +175,13 @@ class SwitchedExamples(Sequence[PreparedExample]):
     def __getitem__(self, index: int | slice) -> PreparedExample | list[PreparedExample]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]  # from 0, for the draw
         plain, fields = self.plain[index], self._fields[index]
-        seen = self._draw(fields, self._epoch, range(len(self))[index])
+        seen = self._draw(fields, self._epoch, index)
         if seen is fields:
             return plain
         ((ids, cut),) = self._reader.read([seen], self._language)
         if self._split is not None and not cut:
-            smaller = self._split(ids, self._epoch, range(len(self))[index])
+            smaller = self._split(ids, self._epoch, index)
             ids = smaller if len(smaller) <= self._reader.max_length else ids
         return plain if cut and self._whole else replace(plain, encoder_ids=ids, truncated=plain.truncated or cut)
