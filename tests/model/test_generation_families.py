@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -116,3 +117,29 @@ def test_an_instruction_of_ones_own_keeps_the_style() -> None:
         assert model.generate(TEXTS, instruction="Summarise.", max_new_tokens=8) != model.generate(
             TEXTS, max_new_tokens=8
         )
+
+
+def test_a_checkpoint_can_ban_repeated_ngrams_and_the_caller_has_the_last_word() -> None:
+    model = tiny_model()
+    model.settings["prompt"] = {**model.settings["prompt"], "no_repeat_ngram_size": 4}
+    with recorded(model) as calls:
+        model.generate(TEXTS[:1], max_new_tokens=2)
+        model.generate(TEXTS[:1], max_new_tokens=2, no_repeat_ngram_size=3)
+    assert [call["no_repeat_ngram_size"] for call in calls] == [4, 3]
+
+
+@contextmanager
+def recorded(model: FusedLM) -> Iterator[list[dict[str, Any]]]:
+    """Keeps the options of each call of the LM's own `generate`."""
+    calls: list[dict[str, Any]] = []
+    original = model.lm.model.generate
+
+    def generate(**options: Any) -> Tensor:
+        calls.append(options)
+        return original(**options)
+
+    model.lm.model.generate = generate
+    try:
+        yield calls
+    finally:
+        model.lm.model.generate = original

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from glotfuse.errors import ConfigError
-from glotfuse.recipes import config
-from glotfuse.recipes.config import EncoderConfig, FusionConfig, Recipe, TrainingConfig
+from glotfuse.recipes import config, training_config
+from glotfuse.recipes.config import EncoderConfig, FusionConfig, Recipe
 from glotfuse.recipes.loading import load_recipe, recipe_from_dict, section_from_dict, to_dict
+from glotfuse.recipes.training_config import TrainingConfig
 
 SECTIONS = ("encoder", "lm", "fusion", "prompt", "task", "training", "evaluation")
 
@@ -244,8 +245,8 @@ def test_a_missing_recipe_suggests_its_neighbour(tmp_path: Path) -> None:
 
 
 def test_every_field_has_a_docstring() -> None:
-    tree = ast.parse(inspect.getsource(config))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list}
+    nodes = [node for module in (config, training_config) for node in ast.parse(inspect.getsource(module)).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef) and node.decorator_list}
     assert {"Recipe", *(type(getattr(Recipe(), s)).__name__ for s in SECTIONS)} <= set(classes)
     missing = []
     for name, node in classes.items():

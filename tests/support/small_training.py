@@ -12,7 +12,7 @@ from transformers import set_seed
 from glotfuse.api import FusedLM
 from glotfuse.backbones.identity import hash_module
 from glotfuse.inputs.batch import prepare
-from glotfuse.recipes.config import TrainingConfig
+from glotfuse.recipes.training_config import TrainingConfig
 from glotfuse.training import trainer
 from glotfuse.training.development import DevExamples
 from glotfuse.training.schedule import Schedule

@@ -295,6 +295,11 @@ class FusedModel(nn.Module):
             return own or None
         return (self.settings.get("instruction") or None) if settings.get("style", "chat") == "chat" else None
 
+    @property
+    def no_repeat_ngram_size(self) -> int:
+        """So many tokens in a row come once in a free answer; 0 lets them come again."""
+        return int(self.settings.get("prompt", {}).get("no_repeat_ngram_size", 0))
+
     def with_labels(self, labels: Sequence[str] | None, instruction: str | None = None) -> Self:
         """A model that shares the weights of this one, with other label words or another instruction.
 

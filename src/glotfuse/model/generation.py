@@ -112,6 +112,7 @@ def _options(model: FusedModel, prompt: Prompt, max_new_tokens: int, options: di
         "eos_token_id": sorted(ends),
         "pad_token_id": pad,
         "do_sample": False,
+        **({"no_repeat_ngram_size": model.no_repeat_ngram_size} if model.no_repeat_ngram_size else {}),
         **options,
     }
 

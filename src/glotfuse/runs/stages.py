@@ -19,8 +19,9 @@ from glotfuse.errors import CheckpointError
 from glotfuse.model import checkpoint
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.locating import locate
-from glotfuse.recipes.config import AdapterConfig, AugmentationConfig, FusionConfig, GeneralConfig, ProbeConfig, Recipe
+from glotfuse.recipes.config import FusionConfig, GeneralConfig, Recipe
 from glotfuse.recipes.loading import section_from_dict
+from glotfuse.recipes.training_config import AdapterConfig, AugmentationConfig, ProbeConfig
 from glotfuse.run_folder import CONFIG, STAGES, read_config, read_record
 
 GENERAL, ADAPTER_STAGE = "general", "adapter"

@@ -32,7 +32,7 @@ from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.layer_weights import layer_weight_metrics
 from glotfuse.progress import graceful_interrupt
 from glotfuse.recipes.checks import check_trackers
-from glotfuse.recipes.config import TrainingConfig
+from glotfuse.recipes.training_config import TrainingConfig
 from glotfuse.training.averaging import Averaging
 from glotfuse.training.code_switching import SwitchedExamples
 from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, wrapped

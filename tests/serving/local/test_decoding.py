@@ -20,14 +20,14 @@ def row_for(model: FusedLM, text: str, instruction: str | None = None, **options
     return Row(prepare(model, text, None, model.prompt_for(instruction)), Sampler(model, request))
 
 
-def expected(model: FusedLM, text: str, instruction: str | None = None) -> list[int]:
+def expected(model: FusedLM, text: str, instruction: str | None = None, **options: int) -> list[int]:
     """The tokens that transformers' own loop gives to the text alone, ends ignored."""
     from glotfuse.model.generation import left_padded
 
     prompt = model.prompt_for(instruction)
     with model.answering():
         inputs = left_padded(model, model.prepare([text], None, prompt), prompt)
-        ids = model.lm.model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, eos_token_id=None)
+        ids = model.lm.model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, eos_token_id=None, **options)
     return ids[0].tolist()
 
 
@@ -100,3 +100,14 @@ def test_a_repetition_penalty_of_the_lm_applies_as_in_generate() -> None:
         assert row.ids == expected(model, TEXTS[0])
     finally:
         model.lm.model.generation_config.repetition_penalty = before
+
+
+def test_a_checkpoint_that_bans_repeated_ngrams_has_them_banned_here_as_in_generate() -> None:
+    model = tiny_model()
+    model.settings["prompt"] = {**model.settings["prompt"], "no_repeat_ngram_size": 1}
+    decoder, row = Decoder(model), row_for(model, TEXTS[0])
+    decoder.join([row])
+    for _ in range(STEPS - 1):
+        decoder.step()
+    assert len(set(row.ids)) == len(row.ids)
+    assert row.ids == expected(model, TEXTS[0], no_repeat_ngram_size=1)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Sampler:
     """Chooses the tokens of one answer.
 
-    An LM's generation config may ask for a repetition penalty, banned n-grams or suppressed tokens; they apply as in
-    `generate`. Its own temperature, top-p and top-k do not: the request decides.
+    The checkpoint may ask for no repeated n-grams, and an LM's generation config for a repetition penalty, banned
+    n-grams or suppressed tokens; they apply as in `generate`. Its own temperature, top-p and top-k do not: the request
+    decides.
 
     Args:
         model: For the LM's generation config.
@@ -67,7 +68,7 @@ def _processors(model: FusedLM, request: GenerateRequest) -> Any:
     chosen: list[Any] = []
     if (penalty := getattr(config, "repetition_penalty", None)) not in (None, 1.0):
         chosen.append(RepetitionPenaltyLogitsProcessor(penalty=penalty))
-    if size := getattr(config, "no_repeat_ngram_size", None):
+    if size := model.no_repeat_ngram_size or getattr(config, "no_repeat_ngram_size", None):
         chosen.append(NoRepeatNGramLogitsProcessor(size))
     if tokens := getattr(config, "suppress_tokens", None):
         chosen.append(SuppressTokensLogitsProcessor(tokens, device=str(model.device)))

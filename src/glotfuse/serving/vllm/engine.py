@@ -128,6 +128,12 @@ class VllmEngine(ModelEngine):
                 "engine's.",
                 penalty,
             )
+        if self._model.no_repeat_ngram_size:
+            logger.warning(
+                "The checkpoint asks for no repeated %d-grams in answers, which vLLM cannot do: generated text may "
+                "loop where the local engine's does not.",
+                self._model.no_repeat_ngram_size,
+            )
         if not self._keep_lm:
             freed = await asyncio.get_running_loop().run_in_executor(self._worker, drop_body, self._model.lm)
             logger.info("Freed %.0f MB of the local LM, which is not needed any more.", freed / 1e6)
