@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glotfuse.backbones import Encoder
+from glotfuse.backbones import BackboneOptions, Encoder, load_encoder
 from glotfuse.errors import BackboneError
 from tiny import ENCODERS, SOURCE_LANGUAGES, TEXTS, encoder_folder, tiny_encoder
 
@@ -205,3 +205,36 @@ def test_the_hidden_size_is_that_of_the_states_not_of_the_embedding_table(tmp_pa
     AlbertModel(config).save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path), BackboneOptions(device="cpu"))
     assert encoder.identity.hidden_size == encoder.hidden_size == 24
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_names_of_special_tokens_in_a_text_are_text(family: str) -> None:
+    encoder = tiny_encoder(family)
+    language = "en" if family == "m2m100" else "eng_Latn" if family in SOURCE_LANGUAGES else None
+    names, unknown = encoder.tokenizer.all_special_tokens, encoder.tokenizer.unk_token
+    [plain] = encoder.tokenize(["a b"], language)
+    for name in (name for name in names if name != unknown):
+        special = encoder.tokenizer.convert_tokens_to_ids(name)
+        [found] = encoder.tokenize([f"a {name} b"], language)
+        assert found.count(special) == plain.count(special), name
+
+
+@pytest.mark.parametrize("family", ["mt5", "umt5", "m2m100"])
+def test_the_encoder_half_alone_loads_as_the_whole_model_does(family: str, tmp_path: Any) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = encoder_folder(family)
+    whole = AutoModel.from_pretrained(folder)
+    if family == "m2m100":
+        half = whole.get_encoder()
+    else:
+        import transformers
+
+        half = getattr(transformers, type(whole).__name__.replace("Model", "EncoderModel")).from_pretrained(folder)
+    half.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 1]])
+    expected = tiny_encoder(family)(ids, None)
+    found = load_encoder(str(tmp_path), BackboneOptions(device="cpu"))(ids, None)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)

@@ -226,3 +226,19 @@ def test_a_projector_of_ones_own_takes_a_few_lines() -> None:
     assert span.mask.tolist() == [[True, True, True], [True, True, False]]
     assert torch.equal(span.embeddings[0, :2], states[-1][0, :2, :H])
     assert torch.equal(span.embeddings[1, 1], fusion.boundary)
+
+
+def test_the_mixer_is_exact_under_mixed_precision() -> None:
+    fusion = Fusion(4, 16, 8, mixer="transformer_softmax", layer_norm="rms")
+    fusion.eval()  # without dropout
+    states = [torch.randn(2, 5, 16) for _ in range(4)]
+    mask = torch.ones(2, 5, dtype=torch.bool)
+
+    def gradients(mixed: bool) -> list[torch.Tensor]:
+        fusion.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            fusion.mix(states, mask)[0].square().sum().backward()
+        return [p.grad.clone() for p in fusion.mixer.parameters() if p.grad is not None]
+
+    for exact, mixed in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(exact, mixed)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glotfuse.api import FusedLM
+from glotfuse.backbones.recompute import recomputing
 from glotfuse.errors import BackboneError
-from glotfuse.inputs.batch import PreparedExample, prepare, training_inputs
+from glotfuse.inputs.batch import PreparedExample, collate, prepare, training_inputs
 from glotfuse.model import scoring
 from textbook_lm import BRANCHING, textbook_logits
 from tiny import ENCODERS, LMS, SOURCE_LANGUAGES, TEXTS, score_labels, tiny_model, with_labels
@@ -318,3 +319,29 @@ def test_an_lm_without_marked_layers_cannot_recompute() -> None:
     model.lm.model.model.layers = torch.nn.ModuleList()
     with pytest.raises(BackboneError, match="gradient_checkpointing to false"):
         loss_of(model, training_examples(model, None))
+
+
+def test_recomputing_leaves_the_hooks_of_accelerate_as_they_were() -> None:
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    model = tiny_model("xlm-r", "llama")
+    layers = [m for m in model.lm.model.modules() if type(m).__name__ == "LlamaDecoderLayer"]
+    for layer in layers:
+        add_hook_to_module(layer, ModelHook())
+    before = [layer.__dict__["forward"] for layer in layers]
+    with recomputing(model.lm.model):
+        assert all(layer.forward is not hook for layer, hook in zip(layers, before, strict=True))
+    assert [layer.__dict__.get("forward") for layer in layers] == before
+    from accelerate.hooks import remove_hook_from_module
+
+    for layer in layers:
+        remove_hook_from_module(layer)
+
+
+def test_a_head_of_one_token_is_not_cached_in_training() -> None:
+    model = tiny_model("xlm-r", "llama")
+    model.prompt = dataclasses.replace(model.prompt, head_ids=model.prompt.head_ids[:1])
+    sequences = model.assemble(collate(model.prepare(TEXTS[:2]), model.encoder.pad_token_id))
+    assert model.run_lm(sequences, sequences.last())[1] is None
+    with torch.no_grad():
+        assert model.run_lm(sequences, sequences.last())[1] is not None

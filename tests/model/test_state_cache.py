@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -252,3 +253,18 @@ def test_autocast_does_not_change_states(encoder: Encoder, tmp_path: Path) -> No
     with open_cache(encoder, tmp_path) as cache, torch.autocast("cpu", dtype=torch.bfloat16):
         found = cache(ids, mask)
     torch.testing.assert_close(found[-1][mask], encoder(ids, mask)[-1][mask], rtol=2**-11, atol=1e-6)
+
+
+def test_large_float16_states_come_back_as_they_were(encoder: Encoder, tmp_path: Path) -> None:
+    """bfloat16 would round them up to infinity, which T5-like residual sums come near to."""
+    half = tiny_encoder("xlm-r", dtype="float16")
+    original = half.forward
+
+    def large(*arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.full_like(states, 65_440.0) for states in original(*arguments))
+
+    half.forward = large  # type: ignore[method-assign]
+    ids, mask = batch_of(half)
+    with open_cache(half, tmp_path) as cache:
+        for _ in range(2):
+            assert all(bool((states[mask] == 65_440.0).all()) for states in cache(ids, mask))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from glotfuse.training import averaging
 from glotfuse.training import trainer as training
 from glotfuse.training.averaging import Averaging
 from glotfuse.training.state import TrainingInterruptedError
@@ -24,30 +25,30 @@ class _State:
 
 def test_it_is_the_mean_of_the_last_steps(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
-    averaging, seen = Averaging(model, 0.4), []
+    mean, seen = Averaging(model, 0.4), []
     state = _State()
     for step in range(1, 11):
         with torch.no_grad():
             model.weight.fill_(float(step**2))
         state.global_step = step
-        averaging.on_step_end(None, state, None)
+        mean.on_step_end(None, state, None)
         if step == 8:  # as an interrupted run does
-            averaging.save(tmp_path)
-            averaging = Averaging(model, 0.4)
-            averaging.load(tmp_path)
+            mean.save(tmp_path)
+            mean = Averaging(model, 0.4)
+            mean.load(tmp_path)
         seen.append(float(step**2))
-    with averaging.applied():
+    with mean.applied():
         assert float(model.weight[0, 0]) == pytest.approx(sum(seen[6:]) / 4)
     assert float(model.weight[0, 0]) == 100.0
-    averaging.apply()
+    mean.apply()
     assert float(model.weight[0, 1]) == pytest.approx(sum(seen[6:]) / 4)
 
 
 def test_nothing_is_averaged_unless_asked_for() -> None:
-    averaging, state = Averaging(nn.Linear(1, 1), 0.0), _State()
+    mean, state = Averaging(nn.Linear(1, 1), 0.0), _State()
     state.global_step = 10
-    averaging.on_step_end(None, state, None)
-    assert not averaging.ready
+    mean.on_step_end(None, state, None)
+    assert not mean.ready
 
 
 @pytest.mark.parametrize("better", [True, False])
@@ -68,13 +69,15 @@ def test_the_average_is_kept_where_development_data_find_it_better(
         return {"eval_loss": (0.0 if better else 99.0) if inside else loss}
 
     monkeypatch.setattr(training, "Averaging", Watched)
-    monkeypatch.setattr(training, "development_metrics", figures)
+    for module in (training, averaging):
+        monkeypatch.setattr(module, "development_metrics", figures)
     outcome = train(model, examples, dev, tmp_path / "state", **OPTIONS, average=0.5)
     assert outcome.average_metric == (0.0 if better else 99.0)
     assert (outcome.best_metric == 0.0) is better
     plain, *_ = fresh()
     inside.clear()
-    monkeypatch.setattr(training, "development_metrics", measured)
+    for module in (training, averaging):
+        monkeypatch.setattr(module, "development_metrics", measured)
     train(plain, examples, dev, tmp_path / "plain", **OPTIONS, average=0.0)
     assert (digest(plain) == digest(model)) is not better
 

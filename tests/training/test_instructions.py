@@ -103,3 +103,14 @@ def test_a_file_needs_the_columns(tmp_path: Any) -> None:
     few = TaskConfig(name="files", path=str(path), label_column=None, text_columns=["text"])
     with pytest.raises(ConfigError, match="columns text, instruction, answer"):
         as_text(task_of(few), load_rows(task_of(few), recipe), "instructions")
+
+
+def test_answers_and_heads_count_as_tokens_of_a_part(model: Any) -> None:
+    inputs = training_inputs(prepared(model).examples, model.encoder.pad_token_id)
+    rows = len(inputs["labels"])
+    longest = max(
+        int((inputs["encoder_mask"][i].sum()) + sum((inputs[k][i] != -100).sum() for k in ("labels", "head_ids")))
+        for i in range(rows)
+    )
+    assert [len(part["labels"]) for part in split_rows(inputs, longest)] == [1] * rows
+    assert len(split_rows(inputs, rows * longest)) == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import set_seed
 
 from glotfuse.api import FusedLM
@@ -18,6 +19,7 @@ from glotfuse.inputs.order import LengthGroupedOrder
 from glotfuse.recipes.checks import check_trackers
 from glotfuse.run_folder import LOG, read_log
 from glotfuse.training import trainer as training
+from glotfuse.training.data_parallel import stay_on
 from glotfuse.training.state import TrainingInterruptedError, discard_state
 from small_training import OPTIONS, InterruptAt, digest, fresh, train
 from tiny import TEXTS, tiny_model
@@ -236,3 +238,38 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         check_trackers(["wandb"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_development_examples_are_measured_in_the_precision_of_training(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    measured = training.development_metrics
+
+    def watched(*given: Any) -> dict[str, float]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return measured(*given)
+
+    monkeypatch.setattr(training, "development_metrics", watched)
+    model, examples, dev = fresh()
+    train(model, examples, dev, tmp_path / "state", **{**OPTIONS, "epochs": 1, "precision": precision})
+    assert set(seen) == {precision == "bfloat16"}
+
+
+def test_training_stays_on_the_models_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would compute on `cuda:0`; there is no GPU here, so what it is told is looked at."""
+    from accelerate import Accelerator
+    from transformers import TrainingArguments
+
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    args = TrainingArguments(str(tmp_path), use_cpu=True)
+    assert args.device.type == "cpu"
+    second = torch.device("cuda:1")
+    stay_on(args, second)
+    assert args.device == second
+    assert Accelerator().device == second
+    assert chosen == [second]
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -55,6 +56,9 @@ class Encoder(nn.Module):
         self.src_lang = src_lang
         self._languages = _language_codes(tokenizer) if hasattr(tokenizer, "src_lang") else set()
         self._default_language = getattr(tokenizer, "src_lang", None)
+        # `</s>` in a text is text. Telling the tokenizer so is not enough: Unigram vocabularies have it as a piece too.
+        names = [re.escape(name) for name in getattr(tokenizer, "all_special_tokens", ()) if len(name) > 1]
+        self._special_names = re.compile("|".join(sorted(names, key=len, reverse=True)) or "(?!)")
         if src_lang is not None and not self._languages:
             raise BackboneError(
                 f"Expected no src_lang for {identity.name}, whose tokenizer takes no source language; "
@@ -108,14 +112,16 @@ class Encoder(nn.Module):
         """Token ids with the model's special tokens, one list per text, never cut.
 
         Args:
-            texts: What to encode; the prefix is added here.
+            texts: What to encode; the prefix is added here. The names of special tokens are read as text, with a blank
+                after their first letter.
             language: Flores-style code of the texts, for tokenizers that need a source language.
 
         Raises:
             BackboneError: The tokenizer needs a source language and has none for this one.
         """
         self.use_language(language)
-        encoded = self.tokenizer([self.prefix + text for text in texts], add_special_tokens=True, verbose=False)
+        plain = [self._special_names.sub(lambda name: f"{name[0][0]} {name[0][1:]}", text) for text in texts]
+        encoded = self.tokenizer([self.prefix + text for text in plain], add_special_tokens=True, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

@@ -160,15 +160,16 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
             )
         if getattr(config, "quantization_config", None) is not None:  # its weights are quantised on the disk
             model_options.setdefault("device_map", {"": str(device)})
+        own_class = _encoder_class(config) if kind == "an encoder" else None
         with _bars_on_terminals_only():
-            model, found = auto_class.from_pretrained(source, **model_options, **hub)
+            model, found = (own_class or auto_class).from_pretrained(source, **model_options, **hub)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
             raise
         raise _cannot_load(kind, name, source, error) from error
     missing = sorted(found["missing_keys"])
-    if is_encoder_decoder:
+    if is_encoder_decoder and own_class is None:
         model = model.get_encoder()
         missing = [key for key in missing if not key.startswith("decoder.")]
     identity = BackboneIdentity(
@@ -180,6 +181,22 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
         quantization=options.quantization,
     )
     return _Loaded(_placed(model, options, device), tokenizer, identity, missing)
+
+
+def _encoder_class(config: Any) -> Any:
+    """The class of files that hold the encoder half of an encoder-decoder model alone; None for other files.
+
+    The auto class would take such files for the whole model (`MT5EncoderModel` for `MT5Model`) and make up a decoder.
+    """
+    from transformers import AutoModel
+
+    names = getattr(config, "architectures", None) or ()
+    if not getattr(config, "is_encoder_decoder", False) and not any(n.endswith("EncoderModel") for n in names):
+        return None
+    whole = AutoModel._model_mapping.get(type(config), None)
+    module = sys.modules.get(getattr(whole, "__module__", ""), None)
+    halves = [name for name in names if name.endswith(("EncoderModel", "Encoder"))]
+    return next((getattr(module, name) for name in halves if hasattr(module, name)), None)
 
 
 def _load_gguf(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _Loaded:

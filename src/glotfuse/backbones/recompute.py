@@ -32,10 +32,15 @@ def recomputing(model: nn.Module) -> Iterator[None]:
             "Set training.gradient_checkpointing to false."
         )
     draws = any(module.training for module in model.modules())  # an adapter's dropout: the same again
+    # an instance's own forward is a hook of accelerate's, by which a spread LM moves tensors: it has to come back
+    hooked = {layer: layer.__dict__["forward"] for layer in layers if "forward" in layer.__dict__}
     for layer in layers:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=draws)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            if layer in hooked:
+                layer.forward = hooked[layer]
+            else:
+                del layer.forward

@@ -57,11 +57,13 @@ def split_rows(inputs: Mapping[str, Tensor], max_tokens: int) -> list[dict[str, 
 
     Args:
         inputs: What `training_inputs` makes: (B,T), (B,T), (B,X), (B,1+A) and sometimes (B,C).
-        max_tokens: Most encoder and plain-text tokens of a part, as many as its longest row has times its rows.
+        max_tokens: Most tokens of a part, as many as its longest row has times its rows: those of the encoder, and what
+            the LM reads beside the span.
     """
     mask, text, labels = inputs["encoder_mask"], inputs["text_ids"], inputs["labels"]
     heads = inputs.get("head_ids")
-    lengths = (mask.sum(1) + (text != IGNORED).sum(1)).tolist()
+    read = mask.sum(1) + (text != IGNORED).sum(1) + (labels != IGNORED).sum(1)
+    lengths = (read if heads is None else read + (heads != IGNORED).sum(1)).tolist()
     parts = []
     for chosen in groups_within(lengths, max_tokens, len(lengths)):
         rows = torch.tensor(sorted(chosen), device=mask.device)

@@ -19,6 +19,7 @@ from typing import Any
 import safetensors
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
 
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
 from glotfuse.backbones.lora import adapter_files, load_adapter
@@ -45,7 +46,9 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
             "Load the model without merged=True."
         )
     fusion = getattr(model.fusion, "_orig_mod", model.fusion)  # without the prefix that torch.compile gives names
-    weights = tensors_to_bytes({k: v.detach().cpu().contiguous() for k, v in fusion.state_dict().items()})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in fusion.state_dict().items()}
+    check_finite(tensors, "a fusion to save")
+    weights = tensors_to_bytes(tensors)
     config = {
         "format": CHECKPOINT_FORMAT,
         "encoder": {
@@ -79,13 +82,29 @@ def read_weights(folder: Path, expected_sha256: str, file: str = WEIGHTS) -> dic
     """Reads a fusion's weights and checks them against the config's hash.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or belongs to another config.
+        CheckpointError: The file is missing, damaged, belongs to another config, or holds values that are not finite.
     """
     path = folder / file
     try:
-        return dict(load_tensors(_read_checked(path, expected_sha256)))
+        tensors = dict(load_tensors(_read_checked(path, expected_sha256)))
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"Expected safetensors in {path}; found: {error}.") from None
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuses weights that a failed training leaves: every answer of theirs would be the first label.
+
+    Raises:
+        CheckpointError: A value is infinite or not a number.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"Expected finite weights in {where}; found {name} with values that are infinite or not a number: "
+                "their training diverged. Train again with a lower training.learning_rate or in float32."
+            )
 
 
 def read_probe(folder: Path, config: Mapping[str, Any]) -> Probe | None:

@@ -187,9 +187,9 @@ class FusedModel(nn.Module):
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         if headed:
             return self.lm.run(sequences.embeddings, keep, recompute=recompute), None
-        learning = self.lm.learning and torch.is_grad_enabled()  # the head's keys and values get a gradient
-        head = None if recompute or learning else self.head_cache(prompt)
-        if head is not None:
+        # an adapter's keys and values get a gradient; one token is read as fast as it is copied
+        anew = torch.is_grad_enabled() and (self.lm.learning or len(prompt.head_ids) == 1)
+        if not (recompute or anew) and (head := self.head_cache(prompt)) is not None:
             cache = head.expand(len(keep))
             return self.lm.run(sequences.embeddings, keep, cache=cache, start=head.length), cache
         whole = self.with_head(sequences, prompt)

@@ -221,7 +221,9 @@ def _key(row: Sequence[int]) -> bytes:
 
 
 def _to_half(states: Tensor) -> Tensor:
-    """float16, or bfloat16 where values exceed its range (T5-like residual sums do)."""
+    """float16, or bfloat16 where values exceed its range (T5-like residual sums do); float16 states as they are."""
+    if states.dtype == torch.float16:  # bfloat16 would round the largest up, out of the range to which they return
+        return states
     fits = bool(states.abs().max() < _FLOAT16_LIMIT)
     return states.to(torch.float16 if fits else torch.bfloat16)
 

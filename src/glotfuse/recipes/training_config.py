@@ -29,8 +29,9 @@ class TrainingConfig:
     """Examples per batch, of all processes together: where `torchrun` or `accelerate launch` starts several, they share
     each batch evenly, so that a recipe means the same on any number of them."""
     max_tokens: Positive | None = None
-    """Most encoder and plain-text tokens per forward pass, padding included: a batch beyond it runs in parts, with the
-    same gradient and less memory. Null is 512 on a CPU, where it is faster too, and no limit elsewhere."""
+    """Most tokens per forward pass, of encoder, plain text, answer and a row's own prompt head, padding included: a
+    batch beyond it runs in parts, with the same gradient and less memory. Null is 512 on a CPU, where it is faster too,
+    and no limit elsewhere."""
     accumulation: Positive = 1
     """Batches per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

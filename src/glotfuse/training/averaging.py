@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from glotfuse.files import write_file
+from glotfuse.model.fused_model import FusedModel
+from glotfuse.recipes.training_config import TrainingConfig
+from glotfuse.training.development import DevExamples, development_metrics
 
 FILE = "average.safetensors"
 _COUNT = "_count"
@@ -85,3 +88,19 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             self._weights[name].copy_(value)
+
+
+def figure_of_average(
+    model: FusedModel, averaging: Averaging, dev: DevExamples | None, config: TrainingConfig, batch_size: int
+) -> float | None:
+    """The development figure of the averaged weights; None where there are none, or nothing to judge them by."""
+    if not averaging.ready or dev is None:
+        return None
+    model.eval()
+    with averaging.applied():
+        return development_metrics(model, dev, batch_size)[f"eval_{config.select_by}"]
+
+
+def is_better(figure: float, other: float | None, config: TrainingConfig) -> bool:
+    """Whether a development figure beats another, by what the recipe selects by."""
+    return other is None or (figure > other if config.select_by == "accuracy" else figure < other)

@@ -80,3 +80,16 @@ def spread(model: Any, items: Sequence[Item], work: Callable[[list[Item]], Seque
         work: Gives a result for each of the items that it gets, which may be none.
     """
     return list(work(list(items))) if is_sharded(model) else distributed.spread(items, work)
+
+
+def stay_on(args: Any, device: torch.device) -> None:
+    """Has transformers and accelerate compute where the model is, `cuda:1` say: by themselves they take `cuda:0`.
+
+    Args:
+        args: Training arguments, whose device was looked up.
+        device: The model's.
+    """
+    args.__dict__["_setup_devices"] = device  # what `args.device` remembers
+    args.distributed_state.device = device  # shared by all of accelerate
+    if device.index is not None:
+        torch.cuda.set_device(device)

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from glotfuse.errors import CheckpointError, GlotfuseError
-from glotfuse.model.checkpoint import load_fusion
+from glotfuse.model.checkpoint import check_finite, load_fusion
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.run_folder import WEIGHTS
 
@@ -18,7 +18,12 @@ ADAPTER_STATE = "adapter.safetensors"
 
 
 def save_parts(model: FusedModel, folder: Path) -> None:
-    """Writes the trained tensors; the fusion's come last, so where they are whole the adapter's are."""
+    """Writes the trained tensors; the fusion's come last, so where they are whole the adapter's are.
+
+    Raises:
+        CheckpointError: They are not finite.
+    """
+    check_finite(model.fusion.state_dict(), f"the state for {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     adapter = model.lm.adapter
     if adapter is not None and adapter.learning:

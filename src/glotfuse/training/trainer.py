@@ -33,10 +33,11 @@ from glotfuse.model.layer_weights import layer_weight_metrics
 from glotfuse.progress import graceful_interrupt
 from glotfuse.recipes.checks import check_trackers
 from glotfuse.recipes.training_config import TrainingConfig
-from glotfuse.training.averaging import Averaging
+from glotfuse.training.averaging import Averaging, figure_of_average, is_better
 from glotfuse.training.code_switching import SwitchedExamples
-from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, wrapped
+from glotfuse.training.data_parallel import is_sharded, keep_frozen_apart, most_parts, shared_loader, stay_on, wrapped
 from glotfuse.training.development import DevExamples, development_metrics
+from glotfuse.training.divergence import refuse_divergence
 from glotfuse.training.schedule import Schedule
 from glotfuse.training.state import TrainingInterruptedError, last_state, load_parts, save_parts, separate_adapter
 from glotfuse.training.tracking import LogFile, tracking
@@ -138,8 +139,7 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         return wrapped(model) if is_sharded(model) else super()._wrap_model(model, *arguments, **options)
 
     def _move_model_to_device(self, model: Any, device: torch.device) -> None:
-        if not is_sharded(model):  # whose layers cannot be moved, and are where they should be
-            super()._move_model_to_device(model, device)
+        """Nothing: encoder, LM and fusion are where the recipe put them, which may be any device, or several."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches; of several processes each gets its rows of the same batches."""
@@ -163,12 +163,23 @@ class FusionTrainer(Trainer):  # type: ignore[misc]
         model: FusedModel = self.model
         was_training = model.training
         model.eval()
-        metrics = development_metrics(model, self._dev, self._eval_batch_size) if self._dev else {}
+        with self.accelerator.autocast():  # the precision that training sees
+            metrics = development_metrics(model, self._dev, self._eval_batch_size) if self._dev else {}
         model.train(was_training)
         weights = layer_weight_metrics(model, self._dev.examples[:_WEIGHT_TEXTS]) if self._dev else {}
         self.log({**metrics, **weights})
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's, and an end to a training whose loss is not finite.
+
+        Raises:
+            TrainingDivergedError: It is not.
+        """
+        super().log(logs, start_time)
+        place, scaled = Path(self.args.output_dir), self.args.fp16
+        refuse_divergence(logs, self.state.global_step, place, scaled=scaled)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -219,6 +230,7 @@ def train(
 
     Raises:
         TrainingInterruptedError: The user pressed Ctrl-C; the state is saved.
+        TrainingDivergedError: A loss or gradient norm is not finite.
         ConfigError: A tracker of `report_to` is not installed, or the processes cannot share a batch evenly.
     """
     check_trackers(config.report_to)
@@ -246,6 +258,7 @@ def train(
         metric_for_best_model=f"eval_{config.select_by}" if dev else None,
         greater_is_better=config.select_by == "accuracy" if dev else None,
         logging_steps=10**9,
+        logging_nan_inf_filter=False,
         report_to=list(config.report_to) or "none",
         run_name=state_folder.parent.name,
         project="glotfuse",
@@ -259,6 +272,8 @@ def train(
     )
     if args.device.type == "cuda":
         args._n_gpu = 1  # several would wrap the model in DataParallel; torchrun is the way to use them
+        if distributed.world_size() == 1:
+            stay_on(args, model.device)
     model.gradient_checkpointing = config.gradient_checkpointing
     keep_frozen_apart(model)
     stopping = "Stopping after this step and saving the state; press Ctrl-C again to stop at once."
@@ -294,25 +309,10 @@ def train(
     best_step, best_metric = state.best_global_step, state.best_metric
     if dev is not None and state.best_model_checkpoint:
         load_parts(model, Path(state.best_model_checkpoint))
-    figure = _figure_of_average(model, averaging, dev, config, eval_batch_size)
-    if figure is not None and _is_better(figure, best_metric, config):
+    figure = figure_of_average(model, averaging, dev, config, eval_batch_size)
+    if figure is not None and is_better(figure, best_metric, config):
         averaging.apply()
         best_step, best_metric = state.global_step, figure
     distributed.barrier()  # every process has read the weights before the state goes
     model.eval()
     return TrainingOutcome(state.global_step, best_step, best_metric, list(state.log_history), figure)
-
-
-def _figure_of_average(
-    model: FusedModel, averaging: Averaging, dev: DevExamples | None, config: TrainingConfig, batch_size: int
-) -> float | None:
-    """The development figure of the averaged weights; None where there are none, or nothing to judge them by."""
-    if not averaging.ready or dev is None:
-        return None
-    model.eval()
-    with averaging.applied():
-        return development_metrics(model, dev, batch_size)[f"eval_{config.select_by}"]
-
-
-def _is_better(figure: float, other: float | None, config: TrainingConfig) -> bool:
-    return other is None or (figure > other if config.select_by == "accuracy" else figure < other)
