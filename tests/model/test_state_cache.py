@@ -17,7 +17,7 @@ from torch import Tensor
 from glotfuse.backbones import Encoder
 from glotfuse.inputs.batch import collate
 from glotfuse.inputs.padding import pad_and_mask
-from glotfuse.model.state_cache import StateCache, StateCacheError
+from glotfuse.model.state_cache import StateCache, StateCacheError, _used
 from tiny import TEXTS, tiny_encoder, tiny_model
 
 MEGABYTE = 1 << 20
@@ -190,7 +190,7 @@ def test_texts_that_are_stored_need_no_more_room(encoder: Encoder, tmp_path: Pat
     with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
         for text in distinct(40):
             cache(*batch_of(encoder, [text]))
-        cache._max_bytes = cache._used() + 1000
+        cache._max_bytes = _used(cache._store) + 1000
         cache.make_room(rows)
         cache(*batch_of(encoder, distinct(1)))
         assert cache.hits == 1, "the store should not have been emptied"
@@ -202,7 +202,7 @@ def test_a_store_full_of_other_texts_is_emptied(
     with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
         for text in distinct(40):
             cache(*batch_of(encoder, [text]))
-        cache._max_bytes = cache._used() + 1000
+        cache._max_bytes = _used(cache._store) + 1000
         cache.make_room(encoder.tokenize(distinct(20, first=100)))
         assert "was full of other texts" in caplog.text
         cache(*batch_of(encoder, distinct(1)))

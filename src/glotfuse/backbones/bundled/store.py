@@ -85,11 +85,19 @@ def resolve(spec: str, *, wheel: Path | None = None, progress: Progress | None =
             f"Expected another process to finish converting {spec} within an hour; it still holds "
             f"{lock.lock_file}. End that process, then try again."
         ) from None
-    except OSError as error:
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
         raise BackboneError(
-            f"Expected to write {model.disk_megabytes} MB into {models}; found: {error.strerror or error}. "
+            f"Expected to write {model.disk_megabytes} MB into {models}; found: "
+            f"{getattr(error, 'strerror', None) or error}. "
             "Make room or mend the permissions, or set GLOTFUSE_CACHE to another folder."
         ) from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether a file could not be written; safetensors and tokenizers, in Rust, report that by errors of their own."""
+    return isinstance(error, OSError) or "(os error " in str(error)
 
 
 def _find(spec: str) -> BundledModel:
