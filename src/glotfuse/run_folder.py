@@ -66,7 +66,7 @@ def runs_in(folder: Path) -> list[Path]:
 def advice(folder: Path) -> str:
     """What to give in place of a folder that is no finished run: the last sentence of an error."""
     if (folder / RECIPE).is_file():
-        return "The run in it is not finished: finish it with the same `glotfuse train` command first."
+        return "The run in it is unfinished: finish it with the same `glotfuse train` command first."
     runs = runs_in(folder)
     if not runs:
         return "Give the folder that `glotfuse train` wrote."
@@ -128,8 +128,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
         raise CheckpointError(
-            f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. "
-            f"{advice(folder)}"
+            f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. {advice(folder)}"
         ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it.") from None

@@ -164,6 +164,37 @@ def test_a_killed_process_leaves_a_whole_store(encoder: Encoder, tmp_path: Path)
         assert cache.hits > 0
 
 
+def half(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    "damage", [half, lambda file: file.write_bytes(b"x" * 9000), lambda file: os.truncate(file, 5)]
+)
+def test_a_damaged_store_is_emptied_and_used_again(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+) -> None:
+    texts = distinct(40)
+    with open_cache(encoder, tmp_path) as cache:
+        cache(*batch_of(encoder, texts))
+    damage(cache.path / "data.mdb")
+    expected = encoder(*batch_of(encoder, texts))
+    for misses in (40, 0):
+        with open_cache(encoder, tmp_path) as cache:  # reading half a store would kill the process, by SIGBUS
+            ids, mask = batch_of(encoder, texts)
+            torch.testing.assert_close(cache(ids, mask)[-1][mask], expected[-1][mask], rtol=2**-11, atol=1e-6)
+            assert cache.misses == misses
+    assert caplog.text.count("was damaged") == 1
+
+
+def test_what_a_process_set_aside_before_it_died_is_cleared_away(encoder: Encoder, tmp_path: Path) -> None:
+    with open_cache(encoder, tmp_path) as cache:
+        old = cache.path.with_name(f"{cache.path.name}.old")
+    old.mkdir()
+    with open_cache(encoder, tmp_path):
+        assert not old.exists()
+
+
 def test_the_effect_on_loss_and_gradients_is_small(tmp_path: Path) -> None:
     model = tiny_model(mixer="transformer_softmax", mixer_options={"feedforward_size": 16}, labels=("sports", "health"))
     model.fusion.eval()

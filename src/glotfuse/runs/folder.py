@@ -88,7 +88,7 @@ def _hold(folder: Path) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(
-            f"Expected no other process to train in {folder}; found {_holder(own / LOCK)} at work there. Wait for it or "
+            f"Expected no other process to train in {folder}; found {_holder(own / LOCK)} at work there. Wait for it, "
             "end it, or choose another folder with --out."
         ) from None
     except (OSError, NotImplementedError):  # a file system without locks; what cannot be written is said by the next
