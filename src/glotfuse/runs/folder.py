@@ -26,10 +26,16 @@ _held: dict[Path, FileLock] = {}
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds a finished run of this very recipe, whatever is to be measured on it."""
+    """Whether the folder holds a finished run of this very recipe, whatever is to be measured on it.
+
+    The state of a process that died when all but the clearing away was done is removed.
+    """
     if not is_trained(folder) or not (folder / RECIPE).exists():
         return False
-    return replace(read_recipe(folder), evaluation=recipe.evaluation, device=recipe.device) == recipe
+    if replace(read_recipe(folder), evaluation=recipe.evaluation, device=recipe.device) != recipe:
+        return False
+    discard_state(folder / STATE)
+    return True
 
 
 def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
@@ -55,7 +61,6 @@ def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
         for name in (STAGES, ADAPTER):
             shutil.rmtree(folder / name, ignore_errors=True)
     elif is_trained(folder):
-        discard_state(folder / STATE)  # where a process died between the two
         raise CheckpointError(
             f"Expected a new folder for this run; {folder} holds a finished one. Choose another with --out, "
             "measure it with `glotfuse eval`, or replace it with --overwrite."
