@@ -193,8 +193,7 @@ class StateCache:
         import lmdb
 
         self.path.mkdir(parents=True, exist_ok=True)
-        options = {"map_size": self._max_bytes, "metasync": False, "readahead": False, "max_readers": 512}
-        store = lmdb.open(str(self.path), **options)
+        store = lmdb.open(str(self.path), map_size=self._max_bytes, metasync=False, readahead=False, max_readers=512)
         store.reader_check()  # entries of processes that died keep pages from being used again
         expected, found = _used(store), (self.path / "data.mdb").stat().st_size
         if found < expected:  # LMDB itself does not look, and reading what is missing kills the process

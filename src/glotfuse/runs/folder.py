@@ -28,7 +28,7 @@ _held: dict[Path, FileLock] = {}
 def finished(folder: Path, recipe: Recipe) -> bool:
     """Whether the folder holds a finished run of this very recipe, whatever is to be measured on it.
 
-    The state of a process that died when all but the clearing away was done is removed.
+    What is left of the state, where a process died before it had removed all, is removed.
     """
     if not is_trained(folder) or not (folder / RECIPE).exists():
         return False
@@ -61,6 +61,7 @@ def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
         for name in (STAGES, ADAPTER):
             shutil.rmtree(folder / name, ignore_errors=True)
     elif is_trained(folder):
+        discard_state(folder / STATE)  # of a process that died before it did
         raise CheckpointError(
             f"Expected a new folder for this run; {folder} holds a finished one. Choose another with --out, "
             "measure it with `glotfuse eval`, or replace it with --overwrite."

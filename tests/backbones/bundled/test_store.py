@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import shutil
 import threading
 import time
@@ -173,6 +174,23 @@ def test_two_that_start_at_once_convert_once(wheel: Path, monkeypatch: pytest.Mo
         thread.join()
     assert len(conversions) == 1
     assert found == [bundled.cached_path("tiny")] * 2
+
+
+def test_two_processes_convert_one_model_and_both_find_it(wheel: Path):
+    models, context = bundled.cache_dir() / "models", multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+
+    def start() -> None:
+        barrier.wait(20)
+        assert bundled.resolve("bundled:tiny", wheel=wheel) == models / "tiny"
+
+    processes = [context.Process(target=start) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert left_in(models) == ["tiny"]
 
 
 def test_no_room_or_no_right_to_write_names_the_cache_setting(
