@@ -6,11 +6,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from glotfuse.errors import CheckpointError, GlotfuseError
+
+_PARTIAL, _WHOLE = ".partial-", ".whole-"
+"""Folders of files on their way: being written, and all on the disk but not yet all in their places."""
+_ABANDONED_SECONDS = 600
+"""A folder of the first kind that is older is of a process that died, for writing takes seconds."""
 
 
 def write_files(
@@ -21,6 +28,9 @@ def write_files(
     advice: str = "Free some space or choose another folder.",
 ) -> None:
     """Writes several files beside their places first and moves them in only when all are on the disk.
+
+    A process that dies before that leaves the folder as it was; of one that dies while they are moved, `complete` moves
+    the rest.
 
     Args:
         folder: Made if need be.
@@ -33,25 +43,59 @@ def write_files(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        _clear(folder)
+        partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
         try:
             for name, content in files.items():
-                for place in (partial, folder):
-                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 with (partial / name).open("wb") as handle:
                     handle.write(content)
                     handle.flush()
                     os.fsync(handle.fileno())
-            for name in files:
-                (partial / name).replace(folder / name)
-        finally:
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _move(partial.rename(folder / partial.name.replace(_PARTIAL, _WHOLE)), folder, files)
     except OSError as cause:
         size = sum(len(content) for content in files.values()) / 1e6
         raise error(
             f"Expected to write {', '.join(files)} ({size:.1f} MB) to {folder}; found: {cause.strerror or cause}. "
             f"Nothing there was changed. {advice}"
         ) from cause
+
+
+def complete(folder: Path) -> None:
+    """Moves in what a process that died had written whole and not yet put in its place; readers of a set call it first.
+
+    Where this process may not write, all stays as it is.
+    """
+    with suppress(OSError):
+        for whole in sorted(folder.glob(f"{_WHOLE}*"), key=lambda path: path.stat().st_mtime_ns):
+            _move(whole, folder, [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()])
+
+
+def _move(whole: Path, folder: Path, names: Iterable[str]) -> None:
+    try:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                (whole / name).replace(folder / name)
+            except FileNotFoundError:  # a reader has completed it meanwhile
+                if not (folder / name).exists():
+                    raise
+    except OSError:
+        shutil.rmtree(whole, ignore_errors=True)  # what cannot be moved now would stand in the way of what comes later
+        raise
+    shutil.rmtree(whole, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Puts in order what processes that died left behind."""
+    complete(folder)
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_file(path: Path, content: bytes | str, **options: Any) -> None:

@@ -12,6 +12,7 @@ stages/              earlier stages, each a run folder
 predictions/         SPLIT/LANGUAGE.jsonl, a line per measured row
 report-SPLIT.json    scores; report-SPLIT.md as a table
 README.md            the model card
+.lock                which process trains here, held while it does
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from glotfuse.errors import CheckpointError, DataError
-from glotfuse.files import read_json_lines
+from glotfuse.files import complete, read_json_lines
 
 RECIPE, CONFIG, RECORD, LOG, CARD = "recipe.json", "config.json", "training.json", "log.jsonl", "README.md"
 WEIGHTS, PROBE, ADAPTER = "fusion.safetensors", "probe.safetensors", "adapter"
 READING = "reading.safetensors"
 EMBEDDING_CONFIG, EMBEDDING_WEIGHTS = "embedding.json", "embedding.safetensors"
-STATE, STAGES = "state", "stages"
+STATE, STAGES, LOCK = "state", "stages", ".lock"
 TRAINED = (CONFIG, WEIGHTS, PROBE, READING, RECORD, EMBEDDING_CONFIG, EMBEDDING_WEIGHTS)
 """What training leaves at the end, folders apart."""
 REPORTS = "report-*.json"
@@ -49,7 +50,28 @@ def predictions_file(folder: Path, split: str, code: str) -> Path:
 
 def is_trained(folder: Path) -> bool:
     """Whether the folder holds a finished run."""
+    complete(folder)
     return any((folder / name).exists() for name in (CONFIG, EMBEDDING_CONFIG))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Runs inside of a folder that is none itself: of a quickstart, a comparison, or the seeds of a recipe."""
+    found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{RECIPE}")}
+    return sorted(
+        (run for run in found if run.parent.name != STAGES),
+        key=lambda run: (str(run.parent), len(run.name), run.name),  # seed-2 before seed-10
+    )
+
+
+def advice(folder: Path) -> str:
+    """What to give in place of a folder that is no finished run: the last sentence of an error."""
+    if (folder / RECIPE).is_file():
+        return "The run in it is unfinished: finish it with the same `glotfuse train` command first."
+    runs = runs_in(folder)
+    if not runs:
+        return "Give the folder that `glotfuse train` wrote."
+    names = ", ".join(str(run.relative_to(folder)) for run in runs[:8])
+    return f"It holds the runs {names}{', ...' if runs[8:] else ''}: give one of them, such as {runs[0]}."
 
 
 def reported_splits(folder: Path) -> list[str]:
@@ -84,6 +106,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It is damaged.
     """
+    complete(folder)
     return read_object(folder / RECORD)
 
 
@@ -98,14 +121,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing, damaged, or of a newer format.
     """
+    complete(folder)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf8"))
     except FileNotFoundError:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
         raise CheckpointError(
-            f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. "
-            "Give the folder that `glotfuse train` wrote."
+            f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. {advice(folder)}"
         ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it.") from None

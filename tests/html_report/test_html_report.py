@@ -306,6 +306,27 @@ def test_a_comparison_shows_every_score_difference_and_statement(tmp_path: Path)
     assert "Command not recorded" in page.text
 
 
+def test_the_runs_of_a_quickstart_stand_side_by_side(tmp_path: Path) -> None:
+    reports = {name: write_run(tmp_path / name, name=name) for name in ("default", "embedding")}
+    (tmp_path / "reading.md").write_text("# Read")
+    page = Page(build_report(tmp_path))
+    assert page.data["recipes"] == ["default", "embedding"]
+    shown = page.row("English ")
+    for cell, report in zip(shown[1:], reports.values(), strict=False):
+        assert cell.startswith(f"{100 * report.results[0].accuracy.value:.1f} [")
+    assert not (tmp_path / "comparison.json").exists()
+
+
+def test_seeds_of_one_recipe_are_one_and_two_recipes_with_seeds_are_compared(tmp_path: Path) -> None:
+    for recipe in ("one", "two"):
+        for seed in (0, 1):
+            write_run(tmp_path / recipe / f"seed-{seed}")
+    page = Page(build_report(tmp_path))
+    assert page.data["recipes"] == ["one", "two"]
+    with pytest.raises(DataError, match=r"holds the runs seed-0, seed-1: give one of them, such as .*seed-0\."):
+        build_report(tmp_path / "one")
+
+
 def test_undefined_numbers_leave_the_page_whole(tmp_path: Path) -> None:
     written = write_comparison(tmp_path)
     first = written["pairs"][0]["languages"][0]
@@ -335,8 +356,8 @@ def test_two_hundred_languages_and_twenty_recipes_fit_a_page(tmp_path: Path) -> 
     [
         ({}, "an empty folder in .* Give the folder that"),
         ({"notes.txt": ""}, "notes.txt in .* Give the folder that"),
-        ({"recipe.json": "{}"}, "unfinished run in .* Finish it"),
-        ({"a/recipe.json": "{}", "b/recipe.json": "{}"}, "found a folder of runs, a, b, .* `glotfuse compare` first"),
+        ({"recipe.json": "{}"}, "unfinished: finish it with the same `glotfuse train`"),
+        ({"a/recipe.json": "{}", "b/recipe.json": "{}"}, r"It holds the runs a, b: give one of them, such as .*a\."),
         ({"training.json": "{"}, "Expected JSON in .*training.json; it cannot be read"),
         ({"training.json": "[]"}, "Expected a JSON object in .*; found list"),
         ({"report-test.json": "{}"}, "report-test.json: Expected an evaluation report of format 1"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from glotfuse.backbones import Encoder
 from glotfuse.inputs.batch import collate
 from glotfuse.inputs.padding import pad_and_mask
-from glotfuse.model.state_cache import StateCache, StateCacheError
+from glotfuse.model.state_cache import StateCache, StateCacheError, _used
 from tiny import TEXTS, tiny_encoder, tiny_model
 
 MEGABYTE = 1 << 20
@@ -165,6 +165,37 @@ def test_a_killed_process_leaves_a_whole_store(encoder: Encoder, tmp_path: Path)
         assert cache.hits > 0
 
 
+def half(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    "damage", [half, lambda file: file.write_bytes(b"x" * 9000), lambda file: os.truncate(file, 5)]
+)
+def test_a_damaged_store_is_emptied_and_used_again(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+) -> None:
+    texts = distinct(40)
+    with open_cache(encoder, tmp_path) as cache:
+        cache(*batch_of(encoder, texts))
+    damage(cache.path / "data.mdb")
+    expected = encoder(*batch_of(encoder, texts))
+    for misses in (40, 0):
+        with open_cache(encoder, tmp_path) as cache:  # reading half a store would kill the process, by SIGBUS
+            ids, mask = batch_of(encoder, texts)
+            torch.testing.assert_close(cache(ids, mask)[-1][mask], expected[-1][mask], rtol=2**-11, atol=1e-6)
+            assert cache.misses == misses
+    assert caplog.text.count("was damaged") == 1
+
+
+def test_what_a_process_set_aside_before_it_died_is_cleared_away(encoder: Encoder, tmp_path: Path) -> None:
+    with open_cache(encoder, tmp_path) as cache:
+        old = cache.path.with_name(f"{cache.path.name}.old")
+    old.mkdir()
+    with open_cache(encoder, tmp_path):
+        assert not old.exists()
+
+
 def test_the_effect_on_loss_and_gradients_is_small(tmp_path: Path) -> None:
     model = tiny_model(mixer="transformer_softmax", mixer_options={"feedforward_size": 16}, labels=("sports", "health"))
     model.fusion.eval()
@@ -191,7 +222,7 @@ def test_texts_that_are_stored_need_no_more_room(encoder: Encoder, tmp_path: Pat
     with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
         for text in distinct(40):
             cache(*batch_of(encoder, [text]))
-        cache._max_bytes = cache._used() + 1000
+        cache._max_bytes = _used(cache._store) + 1000
         cache.make_room(rows)
         cache(*batch_of(encoder, distinct(1)))
         assert cache.hits == 1, "the store should not have been emptied"
@@ -203,7 +234,7 @@ def test_a_store_full_of_other_texts_is_emptied(
     with open_cache(encoder, tmp_path, 4 * MEGABYTE) as cache:
         for text in distinct(40):
             cache(*batch_of(encoder, [text]))
-        cache._max_bytes = cache._used() + 1000
+        cache._max_bytes = _used(cache._store) + 1000
         cache.make_room(encoder.tokenize(distinct(20, first=100)))
         assert "was full of other texts" in caplog.text
         cache(*batch_of(encoder, distinct(1)))

@@ -236,6 +236,7 @@ def test_off_by_default_nothing_of_it_is_there(tmp_path: Path) -> None:
     assert model is not None
     assert model.lm.adapter is None
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        ".lock",
         "config.json",
         "fusion.safetensors",
         "log.jsonl",

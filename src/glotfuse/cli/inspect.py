@@ -1,4 +1,4 @@
-"""`glotfuse inspect`: what the fusion does, as pictures and data; `glotfuse report`: a run or comparison as a page."""
+"""`glotfuse inspect`: what the fusion does, as pictures and data; `glotfuse report`: a run, or several, as a page."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def _table(found: Inspection) -> Table:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Run folder or comparison folder.", metavar="RUN_OR_COMPARISON")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, a comparison or a quickstart.", metavar="FOLDER")],
     out: Annotated[Path | None, typer.Option(help="The page's file; report.html in the folder if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a run: test or dev; the measured one if not given.")] = None,
     max_examples: Annotated[int, typer.Option(help="Most mistakes shown of each language.", min=0)] = 20,
 ) -> None:
-    """Write one HTML page that shows a run or a comparison.
+    """Write one HTML page that shows a run, a comparison, or the runs inside of a folder side by side.
 
     The page opens from disk, needs no network, and prints.
     """

@@ -1,4 +1,4 @@
-"""What the page of a comparison shows, read from its comparison.json."""
+"""What the page of a comparison shows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glotfuse.evaluation.comparison_data import Comparison, Difference, Estimate, Pair, RecipeRuns, load_comparison
+from glotfuse.evaluation.comparison_data import Comparison, Difference, Estimate, Pair, RecipeRuns
 from glotfuse.html_report.formats import NOT_RECORDED, duration, finite, plain, titled
-from glotfuse.run_folder import COMPARISON
 
 _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 _PROVENANCE = ("command", "started", "finished", "hardware", "versions")
@@ -30,13 +29,8 @@ class RecipeRow:
     folders: str
 
 
-def comparison_values(folder: Path) -> dict[str, Any]:
-    """Reads a comparison folder into the values of its template.
-
-    Raises:
-        DataError: The file is damaged or of another format.
-    """
-    comparison = load_comparison(folder / COMPARISON)
+def comparison_values(folder: Path, comparison: Comparison) -> dict[str, Any]:
+    """The values of the template for a comparison, and the folder that it is of."""
     return {
         "title": f"Comparison on {comparison.task}",
         "folder": str(folder),

@@ -13,22 +13,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from glotfuse.errors import DataError
+from glotfuse.evaluation.comparison_data import load_comparison
 from glotfuse.files import write_file
 from glotfuse.html_report import formats
 from glotfuse.html_report.comparison_page import comparison_values
-from glotfuse.html_report.reading import is_comparison
+from glotfuse.html_report.reading import kind_of
 from glotfuse.html_report.run_page import run_values
+from glotfuse.html_report.side_by_side import compare_inside
 from glotfuse.languages.facts import script_name
 from glotfuse.languages.names import is_low_resource, name_of
+from glotfuse.run_folder import COMPARISON
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(path: Path | str, *, split: str | None = None, max_examples: int = 20) -> str:
-    """Builds the page of a run folder or comparison folder.
+    """Builds the page of a run folder, of a comparison folder, or of the runs inside of a folder side by side.
 
     Args:
-        path: Folder that `glotfuse train`, `eval` or `compare` wrote.
+        path: Folder that `glotfuse train`, `eval`, `compare` or `quickstart` wrote.
         split: Split of a run to show; None takes test, else the only one. A comparison has one split.
         max_examples: Most mistakes that are shown of each language.
 
@@ -36,21 +39,23 @@ def build_report(path: Path | str, *, split: str | None = None, max_examples: in
         A whole HTML document that needs no other file and no network.
 
     Raises:
-        DataError: The folder holds neither, or a file of it is damaged.
+        DataError: The folder holds none of these, or a file of it is damaged.
     """
     if max_examples < 0:
         raise DataError(f"Expected a number of examples of at least 0; found {max_examples}.")
     folder = Path(path)
-    if is_comparison(folder):
-        return _render("comparison.html.jinja", ("page.js", "comparison.js"), comparison_values(folder))
-    return _render("run.html.jinja", ("page.js", "run.js"), run_values(folder, split, max_examples))
+    kind = kind_of(folder)
+    if kind == "run":
+        return _render("run.html.jinja", ("page.js", "run.js"), run_values(folder, split, max_examples))
+    comparison = load_comparison(folder / COMPARISON) if kind == "comparison" else compare_inside(folder, split)
+    return _render("comparison.html.jinja", ("page.js", "comparison.js"), comparison_values(folder, comparison))
 
 
 def write_report(path: Path | str, out: Path | str, *, split: str | None = None, max_examples: int = 20) -> Path:
     """Builds the page and writes it whole or not at all.
 
     Args:
-        path: Folder that `glotfuse train`, `eval` or `compare` wrote.
+        path: Folder that `glotfuse train`, `eval`, `compare` or `quickstart` wrote.
         out: The page's file, ending in .html or .htm; one that is there is replaced.
         split: See `build_report`.
         max_examples: See `build_report`.
@@ -59,7 +64,7 @@ def write_report(path: Path | str, out: Path | str, *, split: str | None = None,
         The file.
 
     Raises:
-        DataError: The folder holds neither, a file of it is damaged, or the page cannot be written.
+        DataError: The folder holds none of these, a file of it is damaged, or the page cannot be written.
     """
     file = Path(out)
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():

@@ -1,23 +1,24 @@
-"""What a folder is: a run or a comparison, and which split of a run is shown."""
+"""What a folder is: a run, a comparison or a folder of runs, and which split of a run is shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from glotfuse.errors import DataError
-from glotfuse.run_folder import COMPARISON, RECIPE, RECORD, reported_splits
+from glotfuse.run_folder import COMPARISON, RECIPE, RECORD, advice, reported_splits, runs_in
 
 
-def is_comparison(folder: Path) -> bool:
-    """Whether the folder holds a comparison; False for a run.
+def kind_of(folder: Path) -> Literal["run", "comparison", "runs"]:
+    """What the folder holds; `runs` are those of a quickstart, or of a comparison that has not been made.
 
     Raises:
-        DataError: It holds neither, or does not exist.
+        DataError: It holds none of these, or does not exist.
     """
     if (folder / COMPARISON).is_file():
-        return True
+        return "comparison"
     if reported_splits(folder) or (folder / RECORD).is_file():
-        return False
+        return "run"
     expected = (
         f"Expected a run folder (with {RECORD} or report-test.json) or a comparison folder (with {COMPARISON}); found"
     )
@@ -27,15 +28,9 @@ def is_comparison(folder: Path) -> bool:
             "Give the folder that `glotfuse train` or `glotfuse compare` wrote."
         )
     if (folder / RECIPE).is_file():
-        raise DataError(
-            f"{expected} an unfinished run in {folder}. Finish it with the same `glotfuse train` command first."
-        )
-    inside = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
-    if inside:
-        raise DataError(
-            f"{expected} a folder of runs, {', '.join(inside[:8])}, in {folder}. "
-            "Give one of them, or put them side by side with `glotfuse compare` first."
-        )
+        raise DataError(f"{expected} {folder}. {advice(folder)}")
+    if runs_in(folder):
+        return "runs"
     names = sorted(path.name for path in folder.iterdir())
     raise DataError(
         f"{expected} {', '.join(names[:8]) or 'an empty folder'} in {folder}. "

