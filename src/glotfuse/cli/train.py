@@ -9,7 +9,7 @@ import typer
 
 from glotfuse.cli.options import Device, Languages, Run, TaskPath, codes_in, say, show
 from glotfuse.errors import ConfigError
-from glotfuse.run_folder import CARD, COMPARISON_PAGE
+from glotfuse.run_folder import CARD, COMPARISON_PAGE, report_file
 
 _ROOM = 3
 """Most recipes whose intervals fit a terminal of 80 characters."""
@@ -27,17 +27,29 @@ def train(
     Ctrl-C saves the state after the current step; the same command goes on from there.
     """
     from glotfuse.recipes.loading import load_recipe
+    from glotfuse.runs.data import task_of
+    from glotfuse.runs.folder import finished
     from glotfuse.runs.measuring import measure_run
     from glotfuse.runs.train import train_run
 
     values = load_recipe(recipe, set_)
     folder = out or Path("runs") / recipe.stem
-    model = train_run(values, folder, overwrite=overwrite)
-    say(f"Saved to {folder}")
-    if evaluate and (model is None or model.labels):
+    measures = evaluate and bool(task_of(values.task).labels)
+    if (
+        measures
+        and not overwrite
+        and finished(folder, values)
+        and not report_file(folder, values.evaluation.split).exists()
+    ):
+        say(f"The run in {folder} is trained; going on with measuring it.")
+        backbones = None
+    else:
+        model = train_run(values, folder, overwrite=overwrite)
+        say(f"Saved to {folder}")
         backbones = (model.encoder, model.lm) if model else None
+    if measures:
         show(measure_run(folder, values, backbones).rich_table())
-    if model is not None:
+    if values.method == "fusion":
         _write_card(folder)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glotfuse.errors import GlotfuseError
+from glotfuse.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,14 +61,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     import matplotlib
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context({"svg.hashsalt": "glotfuse", "svg.fonttype": "path"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except OSError as error:
-        raise PlottingError(
-            f"Expected to write {path}; found: {error.strerror or error}. Choose another folder with --out."
-        ) from error
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "glotfuse", "svg.fonttype": "path"}):
+        figure.savefig(drawn, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
+    write_file(path, drawn.getvalue(), error=PlottingError, advice="Choose another folder with --out.")
 
 
 def heat_map(

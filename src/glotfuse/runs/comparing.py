@@ -20,7 +20,7 @@ from glotfuse.progress import console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes.config import Recipe
 from glotfuse.recipes.loading import load_recipe
-from glotfuse.run_folder import COMPARISON, COMPARISON_PAGE, RECIPE, is_trained, read_record
+from glotfuse.run_folder import COMPARISON, COMPARISON_PAGE, RECIPE, advice, is_trained, read_record, runs_in
 from glotfuse.runs.backbones import load_backbones
 from glotfuse.runs.folder import finished, read_recipe
 from glotfuse.runs.measuring import measure_run, with_evaluation
@@ -68,6 +68,7 @@ def compare_all(
         ConfigError: Two sources have the same name.
         TrainingInterruptedError: The user pressed Ctrl-C; the same command goes on.
     """
+    sources = [run for source in sources for run in _inside(source)]
     names = _names(sources)
     loaded = _Loaded()
     contestants = []
@@ -96,11 +97,21 @@ def _names(sources: Iterable[Path]) -> list[str]:
     return names
 
 
+def _inside(source: Path) -> list[Path]:
+    """The source; in place of a quickstart's or comparison's folder the recipes' folders inside."""
+    if not source.is_dir() or is_trained(source) or any(source.glob("seed-*")):
+        return [source]
+    runs = [run.parent if run.name.startswith("seed-") else run for run in runs_in(source)]
+    return list(dict.fromkeys(runs)) or [source]
+
+
 def _existing(name: str, folder: Path) -> Contestant:
     runs = sorted(folder.glob("seed-*"), key=lambda run: int(run.name.removeprefix("seed-"))) or [folder]
     for run in runs:
         if not is_trained(run):
-            raise ConfigError(f"Expected a recipe file or the folder of a finished run; found neither in {run}.")
+            raise ConfigError(
+                f"Expected a recipe file or the folder of a finished run; found neither in {run}. {advice(run)}"
+            )
     known = (runs[0] / RECIPE).exists()
     random = _is_random(read_recipe(runs[0])) if known else True
     return Contestant(name, runs, [_seed(run) for run in runs], [_seconds(run) for run in runs], random=random)

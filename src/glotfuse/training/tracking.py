@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from glotfuse.errors import CheckpointError
 from glotfuse.files import write_file
 from glotfuse.run_folder import LOG, read_log
 
@@ -41,8 +42,14 @@ class LogFile(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         figures = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-        with self.path.open("a", encoding="utf8") as handle:
-            handle.write(json.dumps({"step": state.global_step, **figures}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf8") as handle:
+                handle.write(json.dumps({"step": state.global_step, **figures}) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"Expected to add the figures of step {state.global_step} to {self.path}; found: "
+                f"{error.strerror or error}. Saved states are whole: free some space and run the same command again."
+            ) from error
 
 
 @contextmanager

@@ -234,6 +234,13 @@ def train(
         ConfigError: A tracker of `report_to` is not installed, or the processes cannot share a batch evenly.
     """
     check_trackers(config.report_to)
+    try:
+        state_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to make {state_folder}; found: {error.strerror or error}. "
+            "Free some space or choose another folder."
+        ) from error
     last = distributed.once(lambda: last_state(state_folder))
     steps = max(1, math.ceil(math.ceil(len(train_examples) / config.batch_size) / config.accumulation * config.epochs))
     args = TrainingArguments(
