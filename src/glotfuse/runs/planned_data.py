@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -109,9 +109,8 @@ def _unread(recipe: Recipe, found: PlannedData, error: GlotfuseError) -> Planned
 def _check_length(recipe: Recipe, encoder: PlannedModel, found: PlannedData) -> None:
     most = encoder.max_length
     if most is not None and recipe.encoder.max_length > most:
-        found.remarks.append(
-            f"Training would refuse encoder.max_length {recipe.encoder.max_length}: {encoder.name} takes at most {most}."
-        )
+        wanted = recipe.encoder.max_length
+        found.remarks.append(f"Training would refuse encoder.max_length {wanted}: {encoder.name} takes at most {most}.")
 
 
 def _plan_prompt(recipe: Recipe, task: Task, lm: PlannedModel | None, found: PlannedData) -> Prompt | None:
@@ -130,13 +129,12 @@ def _plan_prompt(recipe: Recipe, task: Task, lm: PlannedModel | None, found: Pla
         return None
     found.label_tokens = {word: len(prompt.answer_ids(word)) for word in labels}
     answer = max((len(each) for each in ids), default=0) + len(prompt.end_ids) if labels else found.lengths.answer
-    found.lengths = Lengths(
-        found.lengths.encoder,
-        found.lengths.text,
-        len(prompt.head_ids),
-        len(prompt.tail_ids),
-        answer,
-        len(LabelTree.build(ids).token_ids) + 1 if labels else 0,
+    found.lengths = replace(
+        found.lengths,
+        head=len(prompt.head_ids),
+        tail=len(prompt.tail_ids),
+        answer=answer,
+        label_nodes=len(LabelTree.build(ids).token_ids) + 1 if labels else 0,
     )
     return prompt
 
@@ -191,6 +189,8 @@ def _count(
         found.remarks.append(f"Training would stop at the data: {error}")
         return
     _enter(found, rows, train, examples, left_out, dev, others)
+    if recipe.wants_views:  # words of other languages have more tokens
+        found.lengths = replace(found.lengths, encoder=recipe.encoder.max_length)
 
 
 def _enter(
@@ -214,13 +214,12 @@ def _enter(
     found.num_tokens = round(tokens)
     everything = [*examples, *others]
     longest = found.lengths
-    found.lengths = Lengths(
-        max(len(example.encoder_ids) for example in everything),
-        max(len(example.text_ids) for example in everything),
-        max([longest.head, *(len(example.head_ids) for example in everything)]),
-        longest.tail,
-        max(len(example.answer_ids) for example in everything) or longest.answer,
-        longest.label_nodes,
+    found.lengths = replace(
+        longest,
+        encoder=max(len(example.encoder_ids) for example in everything),
+        text=max(len(example.text_ids) for example in everything),
+        head=max([longest.head, *(len(example.head_ids) for example in everything)]),
+        answer=max(len(example.answer_ids) for example in everything) or longest.answer,
     )
 
 

@@ -99,7 +99,9 @@ class Run:
             console.print(left_out, style="yellow")
         num_cut = sum(example.truncated for example in found.examples)
         if num_cut:
-            console.print(f"{num_cut} of {len(rows)} texts were cut to {model.reader.max_length} tokens.", style="yellow")
+            console.print(
+                f"{num_cut} of {len(rows)} texts were cut to {model.reader.max_length} tokens.", style="yellow"
+            )
         return found
 
     def probe_rows(self, rows: Sequence[Example], purpose: Purpose) -> ProbeRows:
