@@ -15,7 +15,7 @@ from glotfuse.errors import ConfigError
 if TYPE_CHECKING:
     from glotfuse.runs.planning import Plan, PlannedStage
 
-_UNITS = {"": 1, "K": 3, "M": 6, "G": 9, "T": 12}
+_UNITS = {"": 0, "K": 3, "M": 6, "G": 9, "T": 12}
 
 
 def plan(

@@ -1,4 +1,4 @@
-"""What a stage of a recipe reads, as far as its data and tokenizers are on this disk: rows, lengths, cuts, label words."""
+"""What a stage of a recipe reads, where data and tokenizers are on this disk: rows, lengths, cuts, label words."""
 
 from __future__ import annotations
 

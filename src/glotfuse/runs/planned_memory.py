@@ -24,7 +24,9 @@ from glotfuse.recipes.config import Recipe
 from glotfuse.runs.planned_models import BYTES, PlannedModel
 
 LIBRARIES = {"cpu": int(0.5e9), "cuda": int(0.8e9)}
-"""Python with torch and transformers, measured on a CPU; a context of CUDA with its kernels, usual figures."""
+"""Python with torch and transformers, measured on a CPU; a context of CUDA with its kernels, a usual figure."""
+_HELD_BACK = int(0.5e9)
+"""What malloc does not give back at once; 0.4 to 0.9 GB were measured, see docs/plan.md."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,14 @@ def estimate(
         learning_adapter: Whether the LM's adapter is trained.
         num_adapter: Its parameters.
     """
-    enc_bytes = BYTES[encoder.dtype(recipe.encoder.dtype, device)]
-    held = [Part("encoder weights", encoder.weight_bytes(encoder.dtype(recipe.encoder.dtype, device)))]
+    dtype = encoder.dtype(recipe.encoder.dtype, device)
+    held = [Part("encoder weights", encoder.weight_bytes(dtype), dtype)]
     limit = 512 if device == "cpu" else None  # as in inputs.order, of measuring and of training by default
     eval_rows = rows_within(recipe.evaluation.batch_size, lengths, limit)
     reads = fusion is not None and fusion.reads_encoder
     if lm is None or fusion is None:
-        passes = [Part("encoding", encoder_pass(encoder, enc_bytes, eval_rows, lengths.encoder, layers=1))]
-        return Memory((*held, _libraries(device)), tuple(passes))
+        passes = [Part("encoding", encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, layers=1))]
+        return Memory((*held, *_libraries(device)), tuple(passes))
     held += _lm_weights(recipe, lm, device, processes)
     trained = sum(weights.numel() for weights in fusion.parameters() if weights.requires_grad)
     trained += num_adapter if learning_adapter else 0
@@ -112,7 +114,7 @@ def estimate(
     held.append(Part("trained weights", trained * 4 * copies, note))
     if num_adapter and not learning_adapter:
         held.append(Part("adapter", num_adapter * 4))
-    held.append(_libraries(device))
+    held += _libraries(device)
 
     rows = rows_within(batch_rows, lengths, recipe.training.max_tokens or limit)
     learning = LMPass(recipe, lm, device, lengths, fusion, learning_adapter)
@@ -120,13 +122,13 @@ def estimate(
     if recipe.training.epochs:
         one = f"{rows} rows of {lengths.encoder} tokens" if reads else f"{rows} rows"
         if reads:
-            states = encoder_pass(encoder, enc_bytes, rows, lengths.encoder, fusion=fusion)
+            states = encoder_pass(encoder, BYTES[dtype], rows, lengths.encoder, fusion=fusion)
             passes.append(Part("training: encoder pass", states, one))
         remembered = learning.training(rows) + (fusion_pass(fusion, encoder, rows, lengths.encoder) if reads else 0)
         passes.append(Part("training: fusion and LM, forward and backward", remembered, one))
     measured = learning.measuring(eval_rows)
     if reads:
-        states = encoder_pass(encoder, enc_bytes, eval_rows, lengths.encoder, fusion=fusion, measuring=True)
+        states = encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, fusion=fusion, measuring=True)
         measured = max(measured, states)
     passes.append(Part("measuring", measured, f"{eval_rows} rows"))
     return Memory(tuple(held), tuple(passes))
@@ -240,7 +242,7 @@ class LMPass:
         self._context = lengths.head + self._length - self._head
 
     @property
-    def _per_layer(self) -> int:
+    def per_layer(self) -> int:
         """Bytes per token that one layer remembers."""
         lm, size, config = self._lm, self._size, self._lm.config
         inner = widest(lm)
@@ -261,7 +263,7 @@ class LMPass:
     def training(self, rows: int) -> int:
         """Bytes of a forward and backward pass."""
         lm = self._lm
-        layer = self._per_layer
+        layer = self.per_layer
         if self._adapted:  # an adapter's factors learn from their inputs, in float32
             layer += 4 * sum(wide for wide, _ in lm.linear_layers()) // lm.num_layers
         whole = lm.num_layers * layer
@@ -277,7 +279,7 @@ class LMPass:
         keys = 2 * lm.num_layers * self._size * self._keys * self._context
         nodes = lengths.label_nodes or lengths.answer
         logits = nodes * lm.config.vocab_size * (self._size + 8)
-        return int(rows * (keys + self._context * self._per_layer + logits))
+        return int(rows * (keys + self._context * self.per_layer + logits))
 
 
 def _lm_weights(recipe: Recipe, lm: PlannedModel, device: str, processes: int) -> list[Part]:
@@ -296,5 +298,6 @@ def _lm_weights(recipe: Recipe, lm: PlannedModel, device: str, processes: int) -
     return found
 
 
-def _libraries(device: str) -> Part:
-    return Part("libraries", LIBRARIES.get(device, LIBRARIES["cuda"]), "about")
+def _libraries(device: str) -> list[Part]:
+    found = [Part("libraries", LIBRARIES.get(device, LIBRARIES["cuda"]), "about")]
+    return [*found, Part("held back by malloc", _HELD_BACK, "about")] if device == "cpu" else found

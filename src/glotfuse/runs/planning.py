@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,26 +18,15 @@ from glotfuse.recipes.checks import faults_of
 from glotfuse.recipes.config import Recipe
 from glotfuse.runs.kept_states import budget
 from glotfuse.runs.planned_data import PlannedData, plan_data
+from glotfuse.runs.planned_device import Device, find_device
 from glotfuse.runs.planned_memory import Memory, estimate
 from glotfuse.runs.planned_models import PlannedModel, plan_encoder, plan_lm
 from glotfuse.runs.stages import source_folder, stage_recipes
 
-_GROUP = Path("/sys/fs/cgroup/memory.max")
-"""A container's own limit."""
+_CLOSE = 0.9
+"""Share of the device from which on there is little room for an estimate's error."""
 _WORTH = 0.01
 """Share of the memory that a change has to save to be named."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """What the run is planned for."""
-
-    kind: str
-    """cpu, cuda, mps, ..."""
-    num_bytes: int
-    """Its memory."""
-    here: bool = True
-    """Whether this machine has it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,8 @@ class Plan:
         """Whether it fits, in one sentence or two."""
         room = f"{self.needed / 1e9:.1f} of {self.device.num_bytes / 1e9:.1f} GB"
         if self.fits:
-            return f"Fits: {room}."
+            close = self.needed > _CLOSE * self.device.num_bytes
+            return f"Fits: {room}{', but it is close, and the passes are an estimate' if close else ''}."
         if not self.advice:
             return f"Does not fit: {room}. Choose a smaller encoder or LM, or a larger device."
         settings = " ".join(f"--set {setting}" for setting, _ in self.advice)
@@ -178,38 +166,6 @@ def plan_run(
     needed = together * max(stage.memory.total for stage in stages)
     found = Plan(target, processes, encoder, lm, stages, needed, [], list(dict.fromkeys(remarks)))
     return found if found.fits else replace(found, advice=_advice(found, together))
-
-
-def find_device(name: str, memory: int | None = None, *, chosen: bool = False) -> Device:
-    """The device that a run is planned for.
-
-    Args:
-        name: As in a recipe.
-        memory: Its bytes; without `chosen` a given memory makes `auto` a CUDA device.
-        chosen: Whether the name was given for the plan.
-
-    Raises:
-        ConfigError: It is not on this machine, and its memory is not given.
-    """
-    cuda = torch.cuda.is_available()
-    kind = name.partition(":")[0]
-    if kind == "auto":
-        kind = "cuda" if cuda or (memory is not None and not chosen) else "cpu"
-        if kind == "cpu" and torch.backends.mps.is_available():
-            kind = "mps"
-    here = kind == "cpu" or (kind == "cuda" and cuda) or (kind == "mps" and torch.backends.mps.is_available())
-    if memory is not None:
-        return Device(kind, memory, here)
-    if not here:
-        raise ConfigError(f"Expected a device of this machine; found {name!r}. Say its memory: --memory 24GB.")
-    if kind == "cuda":
-        return Device(kind, torch.cuda.get_device_properties(name if ":" in name else 0).total_memory)
-    if kind == "mps":
-        return Device(kind, torch.mps.recommended_max_memory())
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        size = min(size, int(_GROUP.read_text()))
-    return Device(kind, size)
 
 
 def steps_of(num_examples: int, batch_size: int, accumulation: int, epochs: float) -> int:
