@@ -195,6 +195,12 @@ def test_processes_share_the_batch_and_a_cpus_memory(tmp_path: Path) -> None:
         plan_run(small_recipe(data), processes=3)
 
 
+def test_on_a_cpu_a_decoder_is_in_memory_while_it_is_read() -> None:
+    recipe = Recipe(encoder=EncoderConfig(name="google/mt5-xl", max_length=64))
+    plan = plan_run(recipe, device="cpu", memory=64 * GB, encoder_config=CONFIGS / "mt5-xl", read_data=False)
+    assert plan.needed == 4 * plan.encoder.num_read > plan.peak.memory.total
+
+
 def test_what_does_not_fit_gets_settings_with_which_it_does() -> None:
     plan = paper_plan("mt5-xl/xnli-transformer_softmax", 8 * GB)
     assert not plan.fits

@@ -98,10 +98,11 @@ def _add_models(table: Any, plan: Plan) -> None:
     table.add_row("parameters", "", "", style="bold")
     for role, model, section in (("encoder", plan.encoder, recipe.encoder), ("LM", plan.lm, recipe.lm)):
         if model is not None:
-            note = f"{model.name}, {model.dtype(section.dtype, plan.device.kind)}"
+            dtype = model.dtype(section.dtype, plan.device.kind)
+            note = f"{model.name}, {dtype}"
             if model.num_read > model.num_parameters:
-                rest = model.num_read - model.num_parameters
-                note += f"; loading also reads a decoder of {_count(rest)} and drops it"
+                rest, size = model.num_read - model.num_parameters, model.loading_bytes(dtype)
+                note += f"; loading takes {_gigabytes(size)} of CPU memory, for a decoder of {_count(rest)} is read too"
             table.add_row(role, _count(model.num_parameters), note)
     for stage in plan.stages:
         what = "fusion and adapter" if stage.learns_adapter else "fusion"

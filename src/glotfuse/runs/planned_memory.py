@@ -14,6 +14,7 @@ encoder tokens, D encoder width, L encoder layers, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from glotfuse.runs.planned_models import BYTES, PlannedModel
 LIBRARIES = {"cpu": int(0.5e9), "cuda": int(0.8e9)}
 """Python with torch and transformers, measured on a CPU; a context of CUDA with its kernels, a usual figure."""
 _HELD_BACK = int(0.5e9)
-"""What malloc does not give back at once; 0.4 to 0.9 GB were measured, see docs/plan.md."""
+"""Least that malloc is taken to hold back on a CPU, and otherwise as much as the largest pass: see docs/plan.md."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def estimate(
     reads = fusion is not None and fusion.reads_encoder
     if lm is None or fusion is None:
         passes = [Part("encoding", encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, layers=1))]
-        return Memory((*held, *_libraries(device)), tuple(passes))
+        return _with_libraries(held, passes, device)
     held += _lm_weights(recipe, lm, device, processes)
     trained = sum(weights.numel() for weights in fusion.parameters() if weights.requires_grad)
     trained += num_adapter if learning_adapter else 0
@@ -114,7 +115,6 @@ def estimate(
     held.append(Part("trained weights", trained * 4 * copies, note))
     if num_adapter and not learning_adapter:
         held.append(Part("adapter", num_adapter * 4))
-    held += _libraries(device)
 
     rows = rows_within(batch_rows, lengths, recipe.training.max_tokens or limit)
     learning = LMPass(recipe, lm, device, lengths, fusion, learning_adapter)
@@ -131,7 +131,7 @@ def estimate(
         states = encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, fusion=fusion, measuring=True)
         measured = max(measured, states)
     passes.append(Part("measuring", measured, f"{eval_rows} rows"))
-    return Memory(tuple(held), tuple(passes))
+    return _with_libraries(held, passes, device)
 
 
 def rows_within(rows: int, lengths: Lengths, max_tokens: int | None) -> int:
@@ -298,6 +298,10 @@ def _lm_weights(recipe: Recipe, lm: PlannedModel, device: str, processes: int) -
     return found
 
 
-def _libraries(device: str) -> list[Part]:
-    found = [Part("libraries", LIBRARIES.get(device, LIBRARIES["cuda"]), "about")]
-    return [*found, Part("held back by malloc", _HELD_BACK, "about")] if device == "cpu" else found
+def _with_libraries(held: Sequence[Part], passes: Sequence[Part], device: str) -> Memory:
+    """All parts, with what is not the models'."""
+    rest = [Part("libraries", LIBRARIES.get(device, LIBRARIES["cuda"]), "about")]
+    if device == "cpu":
+        largest = max((part.num_bytes for part in passes), default=0)
+        rest.append(Part("held back by malloc", max(_HELD_BACK, largest), "up to about, from one pass to the next"))
+    return Memory((*held, *rest), tuple(passes))

@@ -123,6 +123,10 @@ class PlannedModel:
             return wanted
         return "float32" if device == "cpu" else self.own_dtype
 
+    def loading_bytes(self, dtype: str) -> int:
+        """Bytes of CPU memory while its files are read, with a decoder that is then dropped."""
+        return self.num_read * BYTES[dtype]
+
     def weight_bytes(self, dtype: str, quantization: str = "none") -> int:
         """Bytes of the weights in a dtype, its linear maps quantised where that is asked for."""
         if quantization == "none":

@@ -163,7 +163,8 @@ def plan_run(
     for stage in stages:
         remarks += [f"{stage.name}: {remark}" if len(stages) > 1 else remark for remark in stage.data.remarks]
     together = processes if target.kind == "cpu" else 1
-    needed = together * max(stage.memory.total for stage in stages)
+    loading = encoder.loading_bytes(encoder.dtype(recipe.encoder.dtype, target.kind)) if target.kind == "cpu" else 0
+    needed = together * max(loading, *(stage.memory.total for stage in stages))
     found = Plan(target, processes, encoder, lm, stages, needed, [], list(dict.fromkeys(remarks)))
     return found if found.fits else replace(found, advice=_advice(found, together))
 
