@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         self._taps = find_taps(self.model, run)
         self.num_layers = len(hidden_states)
         self.hidden_size = int(hidden_states[0].shape[-1])
-        self.max_length = _max_length(model, tokenizer)
+        self.max_length = longest_input(model, tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -235,7 +235,8 @@ def _match_language(wanted: str, known: set[str]) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _max_length(model: nn.Module, tokenizer: Any) -> int | None:
+def longest_input(model: nn.Module, tokenizer: Any) -> int | None:
+    """Most tokens that an encoder takes, None without a limit; its weights are not looked at."""
     limits = [getattr(tokenizer, "model_max_length", None)]
     config: Any = model.config
     # Relative positions (T5) have no limit; XLM-R's table keeps positions up to its padding index for itself.

@@ -13,6 +13,7 @@ from glotfuse.cli.answer import classify, generate
 from glotfuse.cli.hub import card, push
 from glotfuse.cli.inspect import inspect, report
 from glotfuse.cli.models import models_app
+from glotfuse.cli.plan import plan
 from glotfuse.cli.quickstart import quickstart
 from glotfuse.cli.serve import serve
 from glotfuse.cli.train import compare, eval_, train
@@ -36,6 +37,7 @@ for command, examples in (
             "glotfuse train my.yaml --set training.epochs=5 --set task.path=data",
         ],
     ),
+    (plan, ["glotfuse plan recipes/sib200.yaml", "glotfuse plan my.yaml --memory 24GB --set encoder.dtype=bfloat16"]),
     (eval_, ["glotfuse eval runs/sib200 --languages yor_Latn,khm_Khmr"]),
     (
         compare,

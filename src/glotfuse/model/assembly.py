@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from glotfuse.backbones import LM, Encoder
 from glotfuse.fusion import BoundaryOnly, Fusion
-from glotfuse.inputs.prompts import build_prompt
+from glotfuse.inputs.prompts import Prompt, build_prompt
 from glotfuse.inputs.reader import InputReader
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.recipes.config import FusionConfig, PromptConfig
@@ -48,36 +48,8 @@ def build_model(
     """
     if scale is None and fusion.match_scale:
         scale = lm.embedding_rms
-    module: Fusion | BoundaryOnly = BoundaryOnly(lm.embedding_size, trained=fusion.boundary != "none")
-    if prompt.include_span:
-        module = Fusion(
-            encoder.num_layers,
-            encoder.hidden_size,
-            lm.embedding_size,
-            mixer=fusion.mixer,
-            mixer_options=fusion.mixer_options,
-            projector=fusion.projector,
-            projector_options=fusion.projector_options,
-            layer_norm=fusion.layer_norm,
-            centre=fusion.centre,
-            match_scale=scale if fusion.match_scale else None,
-            summary=fusion.summary,
-            state_dropout=fusion.state_dropout,
-            token_dropout=fusion.token_dropout,
-            state_noise=fusion.state_noise,
-            layers=fusion.layers,
-            boundary=fusion.boundary,
-        )
-    own = prompt.instruction if prompt.instruction is not None else instruction
-    used = own if prompt.style == "chat" or prompt.instruction is not None else None
-    built = build_prompt(
-        lm.tokenizer,
-        style=prompt.style,
-        instruction=used or None,
-        labels=labels,
-        tail=prompt.tail,
-        include_text=prompt.include_text or not prompt.include_span,
-    )
+    module = build_fusion(fusion, prompt, encoder.num_layers, encoder.hidden_size, lm.embedding_size, scale)
+    built = prompt_of(prompt, lm.tokenizer, instruction, labels)
     reader = InputReader(
         encoder,
         template=template,
@@ -97,6 +69,51 @@ def build_model(
         "task": task,
     }
     return model_class(encoder, module, lm, built, reader, labels, settings)
+
+
+def build_fusion(
+    fusion: FusionConfig,
+    prompt: PromptConfig,
+    num_layers: int,
+    encoder_size: int,
+    lm_size: int,
+    scale: float | None,
+) -> Fusion | BoundaryOnly:
+    """What is trained, with fresh weights; see `build_model`."""
+    if not prompt.include_span:
+        return BoundaryOnly(lm_size, trained=fusion.boundary != "none")
+    return Fusion(
+        num_layers,
+        encoder_size,
+        lm_size,
+        mixer=fusion.mixer,
+        mixer_options=fusion.mixer_options,
+        projector=fusion.projector,
+        projector_options=fusion.projector_options,
+        layer_norm=fusion.layer_norm,
+        centre=fusion.centre,
+        match_scale=scale if fusion.match_scale else None,
+        summary=fusion.summary,
+        state_dropout=fusion.state_dropout,
+        token_dropout=fusion.token_dropout,
+        state_noise=fusion.state_noise,
+        layers=fusion.layers,
+        boundary=fusion.boundary,
+    )
+
+
+def prompt_of(prompt: PromptConfig, tokenizer: Any, instruction: str | None, labels: Sequence[str]) -> Prompt:
+    """The prompt of a recipe around a task's instruction; see `build_model`."""
+    own = prompt.instruction if prompt.instruction is not None else instruction
+    used = own if prompt.style == "chat" or prompt.instruction is not None else None
+    return build_prompt(
+        tokenizer,
+        style=prompt.style,
+        instruction=used or None,
+        labels=labels,
+        tail=prompt.tail,
+        include_text=prompt.include_text or not prompt.include_span,
+    )
 
 
 def text_reader(model_class: type[ModelT], model: FusedModel, instruction: str, labels: Sequence[str] = ()) -> ModelT:

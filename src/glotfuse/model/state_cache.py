@@ -222,13 +222,18 @@ class StateCache:
         return FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS)
 
     def _bytes(self, num_tokens: int) -> int:
-        return int(num_tokens * len(self.layers) * self.encoder.hidden_size * 2 * _OVERHEAD)
+        return bytes_on_disk(num_tokens, len(self.layers), self.encoder.hidden_size)
 
     def _name(self) -> str:
         """One store for each encoder, dtype and choice of layers."""
         identity = self.encoder.identity
         parts = [identity.sha256, identity.architecture, str(self.encoder.dtype), self.layers, "1"]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def bytes_on_disk(num_tokens: int, num_layers: int, width: int) -> int:
+    """What the states of texts with so many tokens take, of so many layers of this width."""
+    return int(num_tokens * num_layers * width * 2 * _OVERHEAD)
 
 
 def _failures() -> tuple[type[Exception], ...]:

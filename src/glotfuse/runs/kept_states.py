@@ -11,6 +11,7 @@ from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.state_cache import STORES, StateCache, StateCacheError
 from glotfuse.progress import console
+from glotfuse.recipes.config import Recipe
 from glotfuse.runs.run import Run
 
 _CPU_CACHE_GB = 20.0
@@ -19,11 +20,8 @@ _CPU_CACHE_GB = 20.0
 @contextmanager
 def keeping_states(run: Run) -> Iterator[None]:
     """Keeps the encoder's states on the disk while a run's model is trained, where they fit the budget."""
-    model, recipe = run.model, run.recipe
-    read_again = recipe.training.epochs and not recipe.wants_views  # a view is read once
-    gigabytes = recipe.encoder.cache_gb if model.fusion.reads_encoder and read_again else 0.0
-    if gigabytes is None:
-        gigabytes = _CPU_CACHE_GB if model.encoder.device.type == "cpu" else 0.0
+    model = run.model
+    gigabytes = budget(run.recipe, model.encoder.device.type) if model.fusion.reads_encoder else 0.0
     with ExitStack() as stack:
         if gigabytes:
             try:
@@ -33,6 +31,15 @@ def keeping_states(run: Run) -> Iterator[None]:
             except StateCacheError as reason:
                 console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
         yield
+
+
+def budget(recipe: Recipe, device: str) -> float:
+    """Most gigabytes for the states of a run that reads its encoder on this kind of device; 0 keeps none."""
+    if not recipe.training.epochs or recipe.wants_views:  # a view is read once
+        return 0.0
+    if recipe.encoder.cache_gb is None:
+        return _CPU_CACHE_GB if device == "cpu" else 0.0
+    return recipe.encoder.cache_gb
 
 
 def _room_for_states(model: FusedModel, examples: Sequence[PreparedExample], max_bytes: int) -> StateCache:

@@ -6,13 +6,16 @@ Shapes: N rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from glotfuse.api import FusedLM
 from glotfuse.inputs.batch import PreparedExample, prepare
+from glotfuse.inputs.prompts import Prompt
+from glotfuse.inputs.reader import InputReader
 from glotfuse.progress import console
 from glotfuse.recipes.config import Recipe
 from glotfuse.runs.data import RunRows, label_of
@@ -74,44 +77,31 @@ class Run:
         plain = self.train.plain if isinstance(self.train, SwitchedExamples) else self.train
         return sum(example.truncated for example in plain)
 
-    @property
-    def _objective(self) -> TextObjective | None:
-        """What is learned of text without labels; None for a task with labels."""
-        return OBJECTIVES[self.recipe.objective or "continuation"] if self.task.label_column is None else None
-
     def _switched(self, documents: Documents, purpose: Purpose, share: float) -> SwitchedExamples:
         assert self.views is not None
+        objective = objective_of(self.task, self.recipe)
         return SwitchedExamples(
             documents.examples,
             documents.fields,
             self.model.reader,
             self.views.drawn(purpose, share),
-            whole=self._objective is not None and self._objective.whole,
+            whole=objective is not None and objective.whole,
             language=self.task.train_language,
             split=self.views.split(purpose),
         )
 
     def _prepare(self, rows: Sequence[Example]) -> Documents:
-        """Token ids of training or development rows with their answers; unlabelled text as the objective has it."""
-        config, prompt, reader = self.recipe.training, self.model.prompt, self.model.reader
-        objective = self._objective
-        if objective is not None:
-            texts = [row.fields[self.task.cut_column] for row in rows]
-            settings = {"cut": config.cut, "max_answer_tokens": config.max_answer_tokens, "seed": config.seed}
-            if objective.columns:
-                asked = [tuple(row.fields[column] for column in objective.columns) for row in rows]
-                settings |= {"asked": asked, "prompt_for": self.model.prompt_for}
-            found = objective.prepare(reader, prompt, texts, **settings)
-            if found.num_left_out:
-                left_out = f"{found.num_left_out} of {len(texts)} documents are {objective.left_out}."
-                console.print(left_out, style="yellow")
-        else:
-            fields, answers = [row.fields for row in rows], [label_of(row) for row in rows]
-            prepared = prepare(reader, prompt, fields, answers=answers, language=self.task.train_language)
-            found = Documents(prepared, fields, 0)
+        """Token ids of training or development rows with their answers, and a line on what was cut or left out."""
+        model, objective = self.model, objective_of(self.task, self.recipe)
+        found = prepare_rows(self.task, self.recipe, rows, model.reader, model.prompt, model.prompt_for)
+        if objective is not None and found.num_left_out:
+            left_out = f"{found.num_left_out} of {len(rows)} documents are {objective.left_out}."
+            console.print(left_out, style="yellow")
         num_cut = sum(example.truncated for example in found.examples)
         if num_cut:
-            console.print(f"{num_cut} of {len(rows)} texts were cut to {reader.max_length} tokens.", style="yellow")
+            console.print(
+                f"{num_cut} of {len(rows)} texts were cut to {model.reader.max_length} tokens.", style="yellow"
+            )
         return found
 
     def probe_rows(self, rows: Sequence[Example], purpose: Purpose) -> ProbeRows:
@@ -130,3 +120,41 @@ class Run:
             seen += [draw(row.fields, number, index) for number in range(num_views) for index, row in enumerate(rows)]
         found = prepare(self.model.reader, self.model.prompt, seen, language=self.task.train_language, columns=True)
         return ProbeRows(found, [label_of(row) for row in rows] * (1 + num_views), len(found) - len(rows))
+
+
+def objective_of(task: Task, recipe: Recipe) -> TextObjective | None:
+    """What is learned of text without labels; None for a task with labels."""
+    return OBJECTIVES[recipe.objective or "continuation"] if task.label_column is None else None
+
+
+def prepare_rows(
+    task: Task,
+    recipe: Recipe,
+    rows: Sequence[Example],
+    reader: InputReader,
+    prompt: Prompt,
+    prompt_for: Callable[[str], Prompt],
+) -> Documents:
+    """Token ids of rows with their answers; unlabelled text as the objective has it.
+
+    Args:
+        task: The run's.
+        recipe: The run's.
+        rows: Training or development rows.
+        reader: What the encoder reads of them.
+        prompt: The run's.
+        prompt_for: From an instruction to the prompt around it, for rows with instructions of their own.
+
+    Raises:
+        DataError: The objective can use none of the rows.
+    """
+    config, objective = recipe.training, objective_of(task, recipe)
+    if objective is None:
+        fields, answers = [row.fields for row in rows], [label_of(row) for row in rows]
+        return Documents(prepare(reader, prompt, fields, answers=answers, language=task.train_language), fields, 0)
+    texts = [row.fields[task.cut_column] for row in rows]
+    settings: dict[str, Any] = {"cut": config.cut, "max_answer_tokens": config.max_answer_tokens, "seed": config.seed}
+    if objective.columns:
+        asked = [tuple(row.fields[column] for column in objective.columns) for row in rows]
+        settings |= {"asked": asked, "prompt_for": prompt_for}
+    return objective.prepare(reader, prompt, texts, **settings)
