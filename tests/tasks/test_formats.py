@@ -121,7 +121,9 @@ def test_any_format_with_a_text_column_serves_as_unlabelled_text(tmp_path, exten
 
 def test_plain_text_is_not_taken_for_labelled_data(write):
     folder = write("train.txt", "one\n")
-    with pytest.raises(DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.parquet; the folder holds: train\.txt"):
+    with pytest.raises(
+        DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.json, \.parquet; the folder holds: train\.txt"
+    ):
         load(folder, labels=["a", "b"])
 
 
@@ -133,7 +135,7 @@ def test_plain_text_is_not_taken_for_labelled_data(write):
         ("train.csv", ",\n", "found only separators"),
         ("train.tsv", "text\tlabel\n", "found only a header"),
         ("train.csv", "text,label\n", "found only a header"),
-        ("train.tsv", "text\tlabel".encode("utf-16"), "expected UTF-8, found UTF-16"),
+        ("train.tsv", "text\tlabel".encode("utf-16-le"), "expected UTF-8, found NUL bytes as in UTF-16"),
         ("train.tsv", "text\ttext\tlabel\nx\ty\ta\n", "found 'text' twice"),
         (
             "train.csv",
@@ -168,7 +170,7 @@ def test_a_missing_column_names_the_columns_found_and_the_nearest(tmp_path, exte
 
 
 def test_a_wrong_separator_is_recognised(write):
-    folder = write("train.csv", "text;label\none;a\n")
+    folder = write("train.csv", "text:a;label:b\none;a\n")
     with pytest.raises(DataError, match="is the file's separator the one its extension says"):
         load(folder, labels=["a", "b"])
 
