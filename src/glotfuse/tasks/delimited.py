@@ -60,7 +60,8 @@ def _separator(text: str, columns: Sequence[str], usual: str) -> str:
         names = {name.strip().strip('"') for name in header.split(separator)}
         return sum(column in names for column in columns)
 
-    return max([usual, *_SEPARATORS], key=num_found)
+    candidates: list[str] = [usual, *_SEPARATORS]
+    return max(candidates, key=num_found)
 
 
 def _rows(header: Sequence[str], records: Iterable[Record]) -> Iterator[Row | Problem]:
@@ -96,7 +97,8 @@ def _parse(
     """Reads quoted rows up to the end or the first fault, which comes with the line of its row."""
     records: list[Record] = []
     # strict: otherwise a quote that is never closed swallows the rest of the file without a word
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)
+    lines_of = io.StringIO(text, newline="\n" if separator == "\t" else "")  # TSV: as `lines` splits them
+    reader = csv.reader(lines_of, delimiter=separator, skipinitialspace=spaced, strict=True)
     limit = csv.field_size_limit(_MAX_FIELD)
     line = first
     try:
@@ -112,7 +114,7 @@ def _parse(
 
 def _tab_records(path: Path, text: str, first: int) -> list[Record]:
     plain = [(number, line.split("\t")) for number, line in enumerate(lines(text), start=first)]
-    if '"' not in text or re.search(r"\r(?!\n)", text):
+    if '"' not in text:
         return plain
     quoted, fault = _parse(text, first, "\t")
     return quoted if not fault and _spreadsheet_quoted(path, plain, quoted) else plain
