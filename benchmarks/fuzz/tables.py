@@ -16,8 +16,19 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz.case import ANYTHING, KINDS, Case
 from benchmarks.fuzz.writers import (
-    LABELS, SPECIAL, Pairs, all_texts, delimited, jsonl, pairs_of, parquet_bytes, parquet_of, records, texts, tsv,
-)  # fmt: skip
+    LABELS,
+    SPECIAL,
+    Pairs,
+    all_texts,
+    delimited,
+    jsonl,
+    pairs_of,
+    parquet_bytes,
+    parquet_of,
+    records,
+    texts,
+    tsv,
+)
 from glotfuse.tasks import task_from_files
 
 Rows = list[tuple[str, str | None]]
@@ -200,7 +211,9 @@ def _add_formats() -> None:
         def _(draw: Any, file: str = file, content: Any = content) -> Case:
             byte = draw(st.integers(0x80, 0xFF))
             pairs = [(draw(content) + chr(0xDC00 + byte), "a"), ("x", "b")]
-            text = {"tsv": tsv, "csv": delimited, "jsonl": jsonl}.get(file[6:], lambda p: f"[{','.join(jsonl(p).split(chr(10))[:-1])}]")(pairs)  # fmt: skip
+            text = {"tsv": tsv, "csv": delimited, "jsonl": jsonl}.get(
+                file[6:], lambda p: f"[{','.join(jsonl(p).split(chr(10))[:-1])}]"
+            )(pairs)
             return bad(file, text, file, "row ", "column 'text'", "UTF-8")
 
 
@@ -226,7 +239,9 @@ def _(draw: Any) -> Case:
     ends = {"lineterminator": draw(st.sampled_from(["\n", "\r\n"]))}
     anchored = [*pairs, ("a\tb", "x"), ('""c""', "x")]
     raw = delimited(anchored, dialect="excel-tab", **ends).encode()
-    return Case("train.tsv", load({"train.tsv": raw}), written(anchored), may_refuse=True, mentions=("row", "quotation"))
+    return Case(
+        "train.tsv", load({"train.tsv": raw}), written(anchored), may_refuse=True, mentions=("row", "quotation")
+    )
 
 
 @kind("tsv: all cells quoted")
@@ -239,7 +254,10 @@ def _(draw: Any) -> Case:
 def _(draw: Any) -> Case:
     pairs, mark = draw(pairs_of(ANY_TEXTS)), draw(st.sampled_from(";|\t"))
     first = draw(st.sampled_from(["", f"sep={mark}\r\n"]))
-    pairs = [(text.replace("\t", " ").replace("\r", " ").replace("\n", " ").replace('"', "'"), label) for text, label in pairs]  # fmt: skip
+    pairs = [
+        (text.replace("\t", " ").replace("\r", " ").replace("\n", " ").replace('"', "'"), label)
+        for text, label in pairs
+    ]
     return good("train.csv", first + delimited(pairs, delimiter=mark), pairs)
 
 
@@ -275,7 +293,9 @@ def _(draw: Any) -> Case:
 
 @kind("csv and tsv: columns twice")
 def _(draw: Any) -> Case:
-    header = draw(st.sampled_from([("text", "text", "label"), ("text", "label", " label"), ("text", "label", "x", "x")]))
+    header = draw(
+        st.sampled_from([("text", "text", "label"), ("text", "label", " label"), ("text", "label", "x", "x")])
+    )
     cells = [tuple("abcd"[: len(header)])] * 2
     mark, name = draw(st.sampled_from([("\t", "train.tsv"), (",", "train.csv")]))
     return bad(name, delimited(cells, header, delimiter=mark), name, "twice")
@@ -311,7 +331,17 @@ def _(draw: Any) -> Case:
 
 @kind("workbooks, archives, web pages and pointers")
 def _(draw: Any) -> Case:
-    start = draw(st.sampled_from([b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n", b"PAR1"]))  # fmt: skip
+    start = draw(
+        st.sampled_from(
+            [
+                b"PK\x03\x04",
+                b"\xd0\xcf\x11\xe0",
+                b"<!DOCTYPE html>",
+                b"version https://git-lfs.github.com/spec/v1\n",
+                b"PAR1",
+            ]
+        )
+    )
     name = draw(st.sampled_from(["train.csv", "train.tsv", "train.jsonl", "train.json", "train.xlsx", "train.ods"]))
     return bad(name, start + draw(st.binary(min_size=1, max_size=60)), name)
 
@@ -327,7 +357,9 @@ def _(draw: Any) -> Case:
 def _(draw: Any) -> Case:
     rows = records(draw(pairs_of(ANY_TEXTS)))
     columns = {"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}
-    content = draw(st.sampled_from([columns, {"train": rows, "test": rows}, 5, None, "text", [], [[]], {}, {"data": []}]))
+    content = draw(
+        st.sampled_from([columns, {"train": rows, "test": rows}, 5, None, "text", [], [[]], {}, {"data": []}])
+    )
     return bad("train.json", json.dumps(content), "train.json", "expected")
 
 
@@ -368,7 +400,10 @@ def _(draw: Any) -> Case:
     labels = draw(kinds)
     chosen = [*labels, *draw(st.lists(st.sampled_from(labels), max_size=4))]
     content = [draw(ANY_TEXTS) for _ in chosen]
-    pairs = [(t, str(int(w)) if isinstance(w, float) and w == int(w) else str(w)) for t, w in zip(content, chosen, strict=True)]  # fmt: skip
+    pairs = [
+        (t, str(int(w)) if isinstance(w, float) and w == int(w) else str(w))
+        for t, w in zip(content, chosen, strict=True)
+    ]
     if draw(st.booleans()):
         rows = [{"text": t, "label": w} for t, w in zip(content, chosen, strict=True)]
         return good("train.jsonl", "\n".join(map(json.dumps, rows)), pairs)
@@ -381,7 +416,11 @@ def _(draw: Any) -> Case:
     content = [draw(ANY_TEXTS) for _ in labels]
     name = draw(st.sampled_from(["train.jsonl", "train.parquet"]))
     rows = [{"text": t, "label": w} for t, w in zip(content, labels, strict=True)]
-    raw = parquet_bytes(pa.Table.from_pylist(rows)) if name == "train.parquet" else "\n".join(map(json.dumps, rows)).encode()  # fmt: skip
+    raw = (
+        parquet_bytes(pa.Table.from_pylist(rows))
+        if name == "train.parquet"
+        else "\n".join(map(json.dumps, rows)).encode()
+    )
     if draw(st.booleans()):
         return Case(name, load({name: raw}, on_invalid_row="skip"), [(content[0], "0"), (content[1], "1")])
     return bad(name, raw, name, "row 3", "column 'label'")
@@ -422,7 +461,9 @@ def _(draw: Any) -> Case:
 
 @kind("txt: one document a line")
 def _(draw: Any) -> Case:
-    documents = draw(st.lists(all_texts(without="\n\r").filter(lambda t: not t.startswith("\ufeff")), min_size=1, max_size=6))
+    documents = draw(
+        st.lists(all_texts(without="\n\r").filter(lambda t: not t.startswith("\ufeff")), min_size=1, max_size=6)
+    )
     raw = "\n".join(documents).encode()
     encoded = ENCODERS[draw(st.sampled_from(sorted(ENCODERS)))](raw.decode()) if draw(st.booleans()) else raw
     packed = draw(st.booleans())

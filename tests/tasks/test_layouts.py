@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glotfuse.errors import ConfigError, DataError
+from glotfuse.errors import DataError
 from glotfuse.tasks import LAYOUTS, split_name, task_from_files
 
 LABELS = ["a", "b"]
