@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from glotfuse.errors import DataError
+from glotfuse.errors import CheckpointError, DataError
 from glotfuse.files import to_json, write_file, write_files
-from glotfuse.run_folder import EMBEDDING_CONFIG, RECORD, is_trained, read_log, read_record, reported_splits
+from glotfuse.run_folder import (
+    CONFIG,
+    EMBEDDING_CONFIG,
+    RECORD,
+    is_trained,
+    read_config,
+    read_log,
+    read_record,
+    reported_splits,
+)
 
 
 def test_a_record_is_empty_where_there_is_none_and_damage_is_an_error(tmp_path: Path) -> None:
@@ -42,3 +51,20 @@ def test_of_several_files_all_or_none_are_replaced(tmp_path: Path, monkeypatch: 
         write_files(tmp_path, {"a": b"new", "deep/b": b"new"}, error=DataError, advice="Buy a disk.")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == ["a", "deep/b"]
     assert {p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == {b"old"}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_nested_without_end_is_damage(tmp_path: Path, content: str) -> None:
+    (tmp_path / RECORD).write_text(content)
+    (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(DataError, match=r"training\.json; it cannot be read"):
+        read_record(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json; it is damaged"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("sha256", ["5", "null", "[]", "{}"])
+def test_a_config_whose_hash_is_no_text_is_not_ours(tmp_path: Path, sha256: str) -> None:
+    (tmp_path / CONFIG).write_text(f'{{"format": 1, "weights_sha256": {sha256}}}')
+    with pytest.raises(CheckpointError, match=r"config\.json; found another JSON file"):
+        read_config(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from benchmarks.fuzz import folders, requests, tables  # noqa: F401  each adds its kinds
+from benchmarks.fuzz import any_format, folders, requests, tables  # noqa: F401  each adds its kinds
 from benchmarks.fuzz.case import KINDS, READ, REFUSED, Case, outcome
 
 

@@ -44,6 +44,15 @@ KINDS: dict[str, st.SearchStrategy[Case]] = {}
 """All kinds, by name: reader and fault."""
 
 
+def kind(name: str) -> Callable[[Callable[..., Case]], None]:
+    """Adds a kind: a function that draws a case."""
+
+    def add(function: Callable[..., Case]) -> None:
+        KINDS[name] = st.composite(function)()
+
+    return add
+
+
 def outcome(case: Case, folder: Path) -> str:
     """Returns what happened: `read right` or `refused`.
 

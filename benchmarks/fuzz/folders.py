@@ -13,8 +13,7 @@ import yaml
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from benchmarks.fuzz.case import ANYTHING, Case
-from benchmarks.fuzz.tables import kind
+from benchmarks.fuzz.case import ANYTHING, Case, kind
 from glotfuse.model.checkpoint import read_probe, read_weights
 from glotfuse.recipes.loading import QUICKSTART, load_recipe, recipe_from_dict, to_dict
 from glotfuse.run_folder import CONFIG, PROBE, WEIGHTS, read_config

@@ -16,8 +16,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from benchmarks.fuzz.case import ANYTHING, Case
-from benchmarks.fuzz.tables import kind
+from benchmarks.fuzz.case import ANYTHING, Case, kind
 from benchmarks.fuzz.writers import all_texts
 from benchmarks.serving.hostile_requests import KINDS as HOSTILE
 from benchmarks.serving.hostile_requests import ROUTES, good

@@ -73,6 +73,10 @@ def jsonl(pairs: Pairs, ascii_only: bool = False) -> str:
     return "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records(pairs))
 
 
+def json_array(pairs: Pairs) -> str:
+    return f"[{jsonl(pairs).removesuffix(chr(10)).replace(chr(10), ',')}]"
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     parquet.write_table(table, sink)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from benchmarks.fuzz import folders, requests, tables  # noqa: F401  each adds its kinds
+from benchmarks.fuzz import any_format, folders, requests, tables  # noqa: F401  each adds its kinds
 from benchmarks.fuzz.case import ANYTHING, KINDS, READ, REFUSED, Case, Wrong, outcome
 from hypothesis import HealthCheck, Phase, given, settings
 
