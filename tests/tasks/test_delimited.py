@@ -85,6 +85,12 @@ def test_quotation_marks_in_other_tsv_are_part_of_the_text(write, texts):
     ]
 
 
+def test_it_is_told_that_a_spreadsheet_was_recognised(write):
+    folder = write("train.tsv", 'text\tlabel\n"he said ""no"""\tx\nplain\ty\n')
+    (warning,) = task_from_files(folder).load("train", "eng_Latn").report.warnings
+    assert warning.endswith("quotation marks around 1 cells are read as a spreadsheet's, not as part of the texts.")
+
+
 def test_rows_are_never_glued_by_two_quotation_marks_far_apart(write):
     folder = write("train.tsv", 'text\tlabel\n"one\tx\nhalf a row\nthree\ty\nfour"\tx\n')
     with pytest.raises(DataError, match=r"train\.tsv, row 2: .* closed in row 5 only, across lines that are rows"):

@@ -42,14 +42,18 @@ def _read(path: Path, columns: Sequence[str], usual: str) -> Table:
     announced = _ANNOUNCED.match(text)
     text, first = (text[announced.end() :], 2) if announced else (text, 1)
     separator = str(announced[1]) if announced else _separator(text, columns, usual)
-    records = _tab_records(path, text, first) if separator == "\t" else _csv_records(path, text, first, separator)
+    notes: tuple[str, ...] = ()
+    if separator == "\t":
+        records, notes = _tab_records(path, text, first)
+    else:
+        records = _csv_records(path, text, first, separator)
     while records and not any(cell.strip() for cell in records[-1][1]):
         records.pop()
     if not records:
         raise DataError(f"{path}: expected data, found only separators. Add rows or remove the file.")
     header = [name.strip() for name in records[0][1]]
     check_header(str(path), header)
-    return Table(str(path), header, _rows(header, records[1:]))
+    return Table(str(path), header, _rows(header, records[1:]), notes)
 
 
 def _separator(text: str, columns: Sequence[str], usual: str) -> str:
@@ -112,12 +116,16 @@ def _parse(
     return records, None
 
 
-def _tab_records(path: Path, text: str, first: int) -> list[Record]:
+def _tab_records(path: Path, text: str, first: int) -> tuple[list[Record], tuple[str, ...]]:
     plain = [(number, line.split("\t")) for number, line in enumerate(lines(text), start=first)]
     if '"' not in text:
-        return plain
+        return plain, ()
     quoted, fault = _parse(text, first, "\t")
-    return quoted if not fault and _spreadsheet_quoted(path, plain, quoted) else plain
+    if fault or not _spreadsheet_quoted(path, plain, quoted):
+        return plain, ()
+    marked = sum(cell.startswith('"') for _, cells in plain for cell in cells)
+    note = f"{path}: the quotation marks around {marked} cells are read as a spreadsheet's, not as part of the texts."
+    return quoted, (note,)
 
 
 def _spreadsheet_quoted(path: Path, plain: Sequence[Record], quoted: Sequence[Record]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glotfuse.errors import DataError
@@ -138,7 +138,7 @@ class FileSource:
                 elif self.aliases.get(found, found) == language:
                     yield row
 
-        return Table(table.name, table.columns, rows())
+        return replace(table, rows=rows())
 
     def _extensions(self) -> list[str]:
         return [extension for extension in FORMATS if extension != ".txt" or self.plain_text]

@@ -56,11 +56,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Table:
-    """An opened source: its name in messages, all its columns, and its rows, read when iterated."""
+    """An opened source: its name in messages, all its columns, and its rows, read when iterated.
+
+    What its reader had to guess about the source stands in `notes`.
+    """
 
     name: str
     columns: Sequence[str]
     rows: Iterable[Row | Problem]
+    notes: tuple[str, ...] = ()
 
     def require(self, columns: Iterable[str]) -> None:
         """Checks that all `columns` are there.

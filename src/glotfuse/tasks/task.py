@@ -157,12 +157,12 @@ class Task:
             malformed=result.counts[Fault.MALFORMED],
             duplicates=result.num_duplicates,
             problems=tuple(result.shown),
-            warnings=tuple(self._warnings(result.examples)) if split == "train" and self.label_column else (),
+            warnings=(*table.notes, *(self._warnings(result.examples) if split == "train" else ())),
         )
         return Split(result.examples, report)
 
     def _warnings(self, examples: Sequence[Example]) -> Iterator[str]:
-        if all(_NUMBER.fullmatch(word) for word in self.labels):
+        if self.labels and all(_NUMBER.fullmatch(word) for word in self.labels):
             yield (
                 f"The LM is taught to say {', '.join(map(repr, self.labels[:5]))}, which are no words. Set "
                 f"task.label_words to what they stand for, such as {{{self.labels[0]!r}: sports, ...}}."
