@@ -234,3 +234,9 @@ def test_templates_and_instructions_have_defaults(write):
     assert found.labels == ["a", "b"]
     assert task_from_files(folder, text_columns=["passage"]).template == "{passage}"
     assert task_from_files(folder, text_columns=["passage"], label_column=None).instruction == ""
+
+
+def test_a_split_in_capitals_is_not_found_and_the_folder_is_shown(write):
+    folder = write("Train.tsv", f"{HEADER}x\ta\n")
+    with pytest.raises(DataError, match=r"expected train data, found none.*the folder holds: Train\.tsv"):
+        task(folder).load("train", "eng_Latn")

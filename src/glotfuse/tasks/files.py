@@ -28,7 +28,7 @@ class Layout:
         names = "|".join(name for names in SPLIT_NAMES.values() for name in names)
         pattern = re.escape(self.template).replace(r"\{split\}", f"(?P<split>{names})")
         pattern = pattern.replace(r"\{language\}", "(?P<language>[^/]+?)")
-        found = re.fullmatch(pattern + rf"\.[^./]+({re.escape(PACKED)})?", path, re.IGNORECASE)
+        found = re.fullmatch(pattern + rf"\.[^./]+(?i:{re.escape(PACKED)})?", path)
         if found is None:
             return None
         language = found.groupdict().get("language", SHARED)
