@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.fuzz import any_format, folders, requests, tables  # noqa: F401  each adds its kinds
-from benchmarks.fuzz.case import KINDS, READ, REFUSED, Case, outcome
+from benchmarks.fuzz.case import KINDS, PASSED, READ, REFUSED, Case, outcome
 
 
 def tried(name: str, count: int, start: int, wrong: list[str]) -> Counter[str]:
@@ -61,11 +61,11 @@ def main() -> int:
             if found.total() < share:
                 lively.remove(name)
         start += 1
-    print(f"{'kind of input':60} {'tried':>7} {READ:>10} {REFUSED:>8} {'wrong':>6}")
+    print(f"{'kind of input':60} {'tried':>7} {READ:>10} {REFUSED:>8} {PASSED:>8} {'wrong':>6}")
     for name, counts in happened.items():
-        print(f"{name:60} {counts.total():7} {counts[READ]:10} {counts[REFUSED]:8} {counts['WRONG']:6}")
+        print(f"{name:60} {counts.total():7} {counts[READ]:10} {counts[REFUSED]:8} {counts[PASSED]:8} {counts['WRONG']:6}")
     total: Counter[str] = sum(happened.values(), Counter())
-    print(f"{'all':60} {total.total():7} {total[READ]:10} {total[REFUSED]:8} {total['WRONG']:6}")
+    print(f"{'all':60} {total.total():7} {total[READ]:10} {total[REFUSED]:8} {total[PASSED]:8} {total['WRONG']:6}")
     print("\n".join(wrong[:20]))
     return 1 if wrong else 0
 
