@@ -63,7 +63,9 @@ def main() -> int:
         start += 1
     print(f"{'kind of input':60} {'tried':>7} {READ:>10} {REFUSED:>8} {PASSED:>8} {'wrong':>6}")
     for name, counts in happened.items():
-        print(f"{name:60} {counts.total():7} {counts[READ]:10} {counts[REFUSED]:8} {counts[PASSED]:8} {counts['WRONG']:6}")
+        print(
+            f"{name:60} {counts.total():7} {counts[READ]:10} {counts[REFUSED]:8} {counts[PASSED]:8} {counts['WRONG']:6}"
+        )
     total: Counter[str] = sum(happened.values(), Counter())
     print(f"{'all':60} {total.total():7} {total[READ]:10} {total[REFUSED]:8} {total[PASSED]:8} {total['WRONG']:6}")
     print("\n".join(wrong[:20]))
