@@ -4,15 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/quickstart
 JOBS ?= 2
+COUNT ?= 100000
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test slow bench check format clean
+.PHONY: help install quickstart test slow bench fuzz check format clean
 
 help:
 	@echo "make quickstart  install, train on the bundled models and data, print the per-language table"
 	@echo "make test        install, run the default tests (offline, a few minutes; JOBS=2 at once)"
 	@echo "make slow        tests on the bundled models"
 	@echo "make bench       against the textbook procedure and the bare LM: speed and memory"
+	@echo "make fuzz        every reader of files, recipes, checkpoints and requests, against COUNT=100000 odd inputs"
 	@echo "make check       lint, formatting, types, import rules"
 	@echo "make clean       remove the environment"
 
@@ -35,6 +37,9 @@ slow: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --count $(COUNT)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

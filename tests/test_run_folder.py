@@ -14,6 +14,7 @@ from deaths import forked
 from glotfuse.errors import CheckpointError, DataError
 from glotfuse.files import complete, to_json, write_file, write_files
 from glotfuse.run_folder import (
+    CONFIG,
     EMBEDDING_CONFIG,
     RECORD,
     is_trained,
@@ -114,3 +115,20 @@ def test_a_folder_of_runs_is_told_from_a_run_and_names_them(tmp_path: Path) -> N
         read_config(tmp_path / "quick")
     with pytest.raises(CheckpointError, match=r"unfinished: finish it with the same `glotfuse train`"):
         read_config(tmp_path / "quick" / "default")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_nested_without_end_is_damage(tmp_path: Path, content: str) -> None:
+    (tmp_path / RECORD).write_text(content)
+    (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(DataError, match=r"training\.json; it cannot be read"):
+        read_record(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json; it is damaged"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("sha256", ["5", "null", "[]", "{}"])
+def test_a_config_whose_hash_is_no_text_is_not_ours(tmp_path: Path, sha256: str) -> None:
+    (tmp_path / CONFIG).write_text(f'{{"format": 1, "weights_sha256": {sha256}}}')
+    with pytest.raises(CheckpointError, match=r"config\.json; found another JSON file"):
+        read_config(tmp_path)

@@ -89,7 +89,7 @@ def read_object(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text("utf8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested without end
         raise DataError(
             f"Expected JSON in {path}; it cannot be read: {error}. Restore the file, or make it again."
         ) from None
@@ -130,9 +130,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"Expected a checkpoint with {CONFIG} in {folder}; found: {found or 'an empty folder'}. {advice(folder)}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Expected JSON in {path}; it is damaged: {error}. Restore or retrain it.") from None
-    if not isinstance(config, dict) or "weights_sha256" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("weights_sha256"), str):
         raise CheckpointError(f"Expected the config of a glotfuse checkpoint in {path}; found another JSON file.")
     if config.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from glotfuse.errors import ConfigError
 from glotfuse.fusion import BoundaryOnly, Fusion
 from glotfuse.recipes.config import Recipe
 from glotfuse.recipes.loading import load_recipe, to_dict
@@ -145,3 +146,20 @@ def test_the_paper_s_texts_and_targets_come_with_the_task(task: str, template: s
     found = get_task(task)
     assert found.template == template
     assert found.labels == words
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 20_000, "{a: " * 20_000])
+def test_a_recipe_nested_without_end_is_an_error(tmp_path, content):
+    (tmp_path / "recipe.yaml").write_text(content)
+    with pytest.raises(ConfigError, match="cannot be read: maximum recursion depth"):
+        load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(ConfigError, match="Expected a YAML value in --set"):
+        load_recipe(RECIPES / ALL[0], [f"task.name={content.removeprefix('a: ')}"])
+
+
+def test_aliases_that_multiply_do_not_fill_the_message(tmp_path):
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    (tmp_path / "recipe.yaml").write_text(f"l0: &l0 [a]\n{levels}task: *l8\n")
+    with pytest.raises(ConfigError, match="task: Input should be a dictionary") as caught:
+        load_recipe(tmp_path / "recipe.yaml")
+    assert len(str(caught.value)) < 3000

@@ -34,6 +34,12 @@ FAULTS = {
     "other case": ("some text\tPositive", "Did you mean 'positive'?", "unknown_label"),
     "too few cells": ("some text", "column 'label': expected 2 cells, found 1", "malformed"),
     "too many cells": ("some\ttext\tpositive", "column 'label': expected 2 cells, found 3", "malformed"),
+    "NUL in a text": (
+        "a\0b\tpositive",
+        "column 'text': expected a text, found a NUL character at character 2; remove it",
+        "malformed",
+    ),
+    "NUL in a label": ("text\tposi\0tive", "column 'label': expected a text, found a NUL character", "malformed"),
     "wrong encoding of a text": (
         b"caf\xe9\tpositive",
         "column 'text': expected UTF-8, found byte 0xE9 at character 4",
@@ -96,6 +102,9 @@ def test_every_faulty_column_of_a_row_is_named(write):
         ({"text": 5, "label": "positive"}, "column 'text': expected a text, found int '5'"),
         ({"text": ["a"], "label": "positive"}, "column 'text': expected a text, found list"),
         ({"text": "x"}, "column 'label': expected a label, found none"),
+        ({"text": "x", "label": None}, "column 'label': expected a label, found none"),
+        ({"text": "x", "label": ["positive"]}, "column 'label': expected a label, found list"),
+        ({"text": "x", "label": {"name": "positive"}}, "column 'label': expected a label, found dict"),
         ({"text": "x", "label": float("nan")}, "column 'label': expected a label, found none"),
         ({"text": "\ud800", "label": "positive"}, "column 'text': expected UTF-8, found surrogate U+D800"),
         ([1], "expected a JSON object, found list"),
@@ -140,3 +149,58 @@ def test_plain_text_of_blank_lines_only_is_an_error(write):
     folder = write("train.txt", "\ufeff\n\n")
     with pytest.raises(DataError, match="found an empty file"):
         task_from_files(folder, label_column=None).load("train", "eng_Latn")
+
+
+def test_blanks_around_labels_are_no_part_of_them(write):
+    folder = write("train.csv", "text,label\none,sports\ntwo,sports \nthree,\xa0health\n")
+    task = task_from_files(folder)
+    assert task.labels == ["health", "sports"]
+    assert [example.label for example in task.load("train", "eng_Latn")] == ["sports", "sports", "health"]
+
+
+@pytest.mark.parametrize(
+    "labels", [None, {"caf\u00e9": "coffee", "tea": "tea"}, {"cafe\u0301": "coffee", "tea": "tea"}]
+)
+def test_a_label_is_one_however_its_accents_were_typed(write, labels):
+    folder = write("train.csv", "text,label\none,caf\u00e9\ntwo,cafe\u0301\nthree,tea\n")
+    task = task_from_files(folder, labels=labels)
+    words = ["caf\u00e9", "tea"] if labels is None else ["coffee", "tea"]
+    assert task.labels == words
+    assert [example.label for example in task.load("train", "eng_Latn")] == [words[0], words[0], words[1]]
+
+
+@pytest.mark.parametrize("twin", ["Sports", "sports\u200f", "\uff53ports"])
+def test_labels_that_look_alike_are_refused_with_their_rows(write, twin):
+    folder = write("train.csv", f"text,label\none,sports\ntwo,{twin}\nthree,health\nfour,sports\n")
+    with pytest.raises(DataError) as caught:
+        task_from_files(folder)
+    assert f"{folder / 'train.csv'}, column 'label'" in str(caught.value)
+    assert "'sports' (2 rows: 2, 5) and " in str(caught.value)
+    assert "(row 3). Write each label alike everywhere" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [((0, 1), "'0', '1'"), ((False, True), "'False', 'True'"), ((0.5, 1.5), "'0.5', '1.5'")]
+)
+def test_numbers_as_label_words_are_warned_of(write, values, said):
+    folder = write("train.jsonl", "".join(json.dumps({"text": "x", "label": v}) + "\n" for v in values))
+    (warning,) = task_from_files(folder).load("train", "eng_Latn").report.warnings
+    assert f"The LM is taught to say {said}, which are no words. Set task.label_words" in warning
+    words = {str(value): word for value, word in zip(values, ("no", "yes"), strict=True)}
+    assert task_from_files(folder, labels=words).load("train", "eng_Latn").report.warnings == ()
+
+
+def test_a_label_that_no_training_row_has_is_warned_of(write):
+    folder = write("train.tsv", "text\tlabel\ngood\tpositive\n")
+    assert load(folder).report.warnings == ("No training row has the label 'negative': it is not learned.",)
+    write("test.tsv", "text\tlabel\ngood\tpositive\n")
+    assert task_from_files(folder, labels=LABELS).load("test", "eng_Latn").report.warnings == ()
+
+
+@pytest.mark.parametrize("language", ["../up", "a/b", "a\\b", "..", "a\0b", "\u200f"])
+def test_a_language_that_no_file_can_be_named_after_is_a_fault(write, language):
+    folder = write("train.csv", f"text,label,lang\nx,positive,eng_Latn\ny,negative,{language}\n")
+    task = task_from_files(folder, labels=LABELS, language_column="lang")
+    assert task.languages("train") == ["eng_Latn"]
+    with pytest.raises(DataError, match=r"row 3, column 'lang': expected"):
+        task.load("train", "eng_Latn")

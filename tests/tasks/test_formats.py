@@ -102,6 +102,102 @@ def test_integer_labels_are_read_as_text(tmp_path, extension):
     assert pairs(task.load("train", "eng_Latn")) == [("x", "10"), ("y", "9")]
 
 
+DATASETS_FEATURES = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+
+
+def class_labels(path, labels, features=DATASETS_FEATURES):
+    table = pa.table({"text": [f"text {i}" for i in range(len(labels))], "label": pa.array(labels, pa.int64())})
+    parquet.write_table(table.replace_schema_metadata({b"huggingface": json.dumps(features).encode()}), path)
+
+
+def test_class_labels_in_parquet_are_read_by_name(tmp_path):
+    class_labels(tmp_path / "train.parquet", [1, 0, 1])
+    task = task_from_files(tmp_path)
+    assert task.labels == ["neg", "pos"]
+    assert [label for _, label in pairs(task.load("train", "eng_Latn"))] == ["pos", "neg", "pos"]
+
+
+def test_class_labels_are_what_datasets_writes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]}, features=features)
+    data.to_parquet(tmp_path / "train.parquet")
+    assert pairs(load(tmp_path)) == [("x", "pos"), ("y", "neg")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (-1, "row 3, column 'label': expected a label, found none"),
+        (None, "row 3, column 'label': expected a label, found none"),
+        (2, "row 3, column 'label': expected the number of one of 2 classes, found '2'"),
+    ],
+)
+def test_a_class_label_without_a_name_is_a_fault_of_its_row(tmp_path, wrong, message):
+    class_labels(tmp_path / "train.parquet", [0, 1, wrong])
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+    assert len(load(tmp_path, on_invalid_row="skip")) == 2
+
+
+def test_a_damaged_page_of_parquet_is_an_error(tmp_path):
+    parquet_file(tmp_path / "train.parquet")
+    raw = bytearray((tmp_path / "train.parquet").read_bytes())
+    raw[4:60] = bytes(56)  # the first page; the footer stays whole
+    (tmp_path / "train.parquet").write_bytes(raw)
+    with pytest.raises(DataError, match=r"(?s)train\.parquet: expected a Parquet file.*Write or fetch it anew"):
+        load(tmp_path, labels=["a", "b"])
+
+
+ROWS = [{"text": "x", "label": "a"}, {"text": "y", "label": "b"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS),
+        json.dumps(ROWS, indent=2),
+        json.dumps({"version": "1.0", "data": ROWS, "labels": ["a", "b"]}),
+        "".join(json.dumps(row) + "\n" for row in ROWS),
+    ],
+)
+def test_json_is_an_array_alone_or_in_an_object_or_lines(write, content):
+    split = load(write("train.json", content))
+    assert [(e.row, e.fields["text"], e.label) for e in split] == [(1, "x", "a"), (2, "y", "b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": ROWS, "test": ROWS}, r"found an object with 2 of them and the keys 'train', 'test'\. In pandas"),
+        ({"text": {"0": "x"}, "label": {"0": "a"}}, "with 0 of them and the keys 'text', 'label'"),
+        ("text", "expected a JSON array of objects, found str"),
+        ([["x", "a"]], "row 1: expected a JSON object, found list"),
+        ([], "expected rows, found none"),
+    ],
+)
+def test_other_json_is_refused_with_the_way_to_write_it(write, content, message):
+    with pytest.raises(DataError, match=message):
+        load(write("train.json", json.dumps(content)), labels=["a", "b"])
+
+
+def test_a_key_that_json_has_twice_is_a_fault_and_not_one_of_the_two(write):
+    folder = write("train.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": "a", "label": "b"}\n')
+    with pytest.raises(DataError, match="row 2: expected a JSON object, found invalid JSON: the key 'label' twice"):
+        load(folder, labels=["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json"])
+def test_json_nested_without_end_is_an_error(write, name):
+    with pytest.raises(DataError, match="nested too deeply"):
+        load(write(name, "[" * 100_000), labels=["a", "b"])
+
+
+def test_labelled_data_is_not_taken_from_a_text_file_that_is_named(write):
+    with pytest.raises(DataError, match=r"data\.txt: expected texts with labels, found a \.txt file"):
+        load(write("data.txt", "one\ntwo\n") / "data.txt")
+
+
 def test_plain_text_is_one_document_a_line_and_blank_lines_are_counted(write):
     folder = write("train.txt", "one\n\ntwo\n")
     split = load(folder, label_column=None)
@@ -121,7 +217,9 @@ def test_any_format_with_a_text_column_serves_as_unlabelled_text(tmp_path, exten
 
 def test_plain_text_is_not_taken_for_labelled_data(write):
     folder = write("train.txt", "one\n")
-    with pytest.raises(DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.parquet; the folder holds: train\.txt"):
+    with pytest.raises(
+        DataError, match=r"a file of \.tsv, \.csv, \.jsonl, \.json, \.parquet; the folder holds: train\.txt"
+    ):
         load(folder, labels=["a", "b"])
 
 
@@ -133,7 +231,7 @@ def test_plain_text_is_not_taken_for_labelled_data(write):
         ("train.csv", ",\n", "found only separators"),
         ("train.tsv", "text\tlabel\n", "found only a header"),
         ("train.csv", "text,label\n", "found only a header"),
-        ("train.tsv", "text\tlabel".encode("utf-16"), "expected UTF-8, found UTF-16"),
+        ("train.tsv", "text\tlabel".encode("utf-16-le"), "expected UTF-8, found NUL bytes as in UTF-16"),
         ("train.tsv", "text\ttext\tlabel\nx\ty\ta\n", "found 'text' twice"),
         (
             "train.csv",
@@ -168,7 +266,7 @@ def test_a_missing_column_names_the_columns_found_and_the_nearest(tmp_path, exte
 
 
 def test_a_wrong_separator_is_recognised(write):
-    folder = write("train.csv", "text;label\none;a\n")
+    folder = write("train.csv", "text:a;label:b\none;a\n")
     with pytest.raises(DataError, match="is the file's separator the one its extension says"):
         load(folder, labels=["a", "b"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glotfuse.errors import ConfigError, DataError
+from glotfuse.errors import DataError
 from glotfuse.tasks import LAYOUTS, split_name, task_from_files
 
 LABELS = ["a", "b"]
@@ -109,7 +109,7 @@ def test_a_split_without_data_names_the_folder_what_was_tried_and_what_is_there(
     message = str(caught.value)
     assert str(folder) in message
     assert "{language}/{split}, {split}/{language}, {split}, {language}_{split}, {language}.{split}" in message
-    assert ".tsv, .csv, .jsonl, .parquet" in message
+    assert ".tsv, .csv, .jsonl, .json, .parquet" in message
     assert "the folder holds: sub/notes.md, train_eng.tsv" in message
 
 
@@ -215,7 +215,7 @@ def test_labels_cannot_be_taken_from_a_training_split_that_is_not_there(write):
 
 def test_one_label_alone_is_no_task(write):
     folder = write("train.tsv", f"{HEADER}x\ta\n")
-    with pytest.raises(ConfigError, match="at least two labels, found 1"):
+    with pytest.raises(DataError, match=r"train\.tsv, column 'label': .*at least two labels, found 1: 'a' \(row 2\)"):
         task_from_files(folder)
 
 
@@ -234,3 +234,9 @@ def test_templates_and_instructions_have_defaults(write):
     assert found.labels == ["a", "b"]
     assert task_from_files(folder, text_columns=["passage"]).template == "{passage}"
     assert task_from_files(folder, text_columns=["passage"], label_column=None).instruction == ""
+
+
+def test_a_split_in_capitals_is_not_found_and_the_folder_is_shown(write):
+    folder = write("Train.tsv", f"{HEADER}x\ta\n")
+    with pytest.raises(DataError, match=r"expected train data, found none.*the folder holds: Train\.tsv"):
+        task(folder).load("train", "eng_Latn")

@@ -42,6 +42,7 @@ def task(**options):
         ({"label_words": {"a": "", "b": "x"}}, "label_words: expected .*without surrounding space"),
         ({"label_words": {"a": " y", "b": "x"}}, "label_words: expected .*without surrounding space"),
         ({"label_words": {"": "y", "b": "x"}}, "label_words: expected .*without surrounding space"),
+        ({"label_words": {"\u00e9": "x", "e\u0301": "y"}}, "label_words: expected .*found one typed in two ways"),
         ({"label_column": None}, "label_words: expected none without a label column"),
         ({"instruction": "Choose {label}."}, r"instruction: expected no placeholder but \{labels\}"),
         ({"instruction": "Choose {"}, "instruction: expected names in braces"),

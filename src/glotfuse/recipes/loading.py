@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -16,6 +17,11 @@ QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 """The recipe of `glotfuse quickstart`."""
 
 SectionT = TypeVar("SectionT")
+
+_NOT_YAML = (OSError, ValueError, RecursionError, yaml.YAMLError)
+"""ValueError: no UTF-8, or a date that does not exist; RecursionError: nested too deeply."""
+_SHORT = reprlib.Repr()  # aliases may make a short file a huge value
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 
 
 def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -55,7 +61,7 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
         raise ConfigError(
             f"Expected a recipe file; found nothing at {path}.{did_you_mean(path.name, beside)}"
         ) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a date that does not exist
+    except _NOT_YAML as error:
         raise ConfigError(f"Expected a YAML file at {path}; it cannot be read: {error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -80,11 +86,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = target.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"Expected a section at {parent!r} for --set {override}; found {child!r}.")
+            raise ConfigError(f"Expected a section at {parent!r} for --set {override}; found {_SHORT.repr(child)}.")
         target = child
     try:
         target[last] = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+    except _NOT_YAML as error:
         raise ConfigError(f"Expected a YAML value in --set {override}: {error}") from None
 
 
@@ -107,7 +113,7 @@ def _problem(section: type[Any], item: dict[str, Any]) -> str:
     if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _known_keys(section, location[:-1])
         return f"{key}: unknown key; expected one of {', '.join(known)}.{did_you_mean(location[-1], known)}"
-    return f"{key}: {item['msg'].removeprefix('Value error, ').rstrip('.')}; found {item['input']!r}."
+    return f"{key}: {item['msg'].removeprefix('Value error, ').rstrip('.')}; found {_SHORT.repr(item['input'])}."
 
 
 def _known_keys(section: type[Any], parents: list[str]) -> list[str]:

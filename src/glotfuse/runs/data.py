@@ -91,6 +91,8 @@ def load_rows(task: Task, recipe: Recipe) -> RunRows:
     for report in reports:
         if report.dropped or report.duplicates:
             console.print(report.summary(), style="yellow", highlight=False)
+        for warning in report.warnings:
+            console.print(warning, style="yellow", highlight=False, markup=False)
     found = [foreign_rows(part, task.train_language) for part in (rows, dev_rows)]
     leaks = [leak for leak in found if leak]
     for leak in leaks:

@@ -44,6 +44,7 @@ class LoadReport:
         malformed: Rows left out for their form: number of cells, encoding, invalid JSON, not a text.
         duplicates: Kept rows whose texts and label all occurred earlier in the same load.
         problems: The first ten faults, in words.
+        warnings: What is odd about the split as a whole, though no row is at fault.
     """
 
     source: str
@@ -57,6 +58,7 @@ class LoadReport:
     malformed: int = 0
     duplicates: int = 0
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glotfuse.errors import DataError
-from glotfuse.tasks.formats import FORMATS, read_table
-from glotfuse.tasks.rows import Fault, Problem, Row, Table, label_text
+from glotfuse.tasks.decoding import SPREADSHEET_ADVICE, SPREADSHEETS
+from glotfuse.tasks.formats import FORMATS, PACKED, extension_of, read_table
+from glotfuse.tasks.rows import Fault, Problem, Row, Table, read_name, shortened
 from glotfuse.tasks.splits import SPLIT_NAMES, split_name
 
 SHARED = None
@@ -27,7 +28,7 @@ class Layout:
         names = "|".join(name for names in SPLIT_NAMES.values() for name in names)
         pattern = re.escape(self.template).replace(r"\{split\}", f"(?P<split>{names})")
         pattern = pattern.replace(r"\{language\}", "(?P<language>[^/]+?)")
-        found = re.fullmatch(pattern + r"\.[^./]+", path)
+        found = re.fullmatch(pattern + rf"\.[^./]+(?i:{re.escape(PACKED)})?", path)
         if found is None:
             return None
         language = found.groupdict().get("language", SHARED)
@@ -78,7 +79,7 @@ class FileSource:
         for row in table.rows:
             num_rows += 1
             if isinstance(row, Row):
-                languages.add(label_text(row.values.get(self.language_column)))
+                languages.add(_language(row, self.language_column)[0])
         if not num_rows:
             raise DataError(f"{table.name}: expected rows, found only a header. Add rows or remove the file.")
         return sorted(self.aliases.get(language, language) for language in languages if language)
@@ -87,11 +88,11 @@ class FileSource:
         """Opens the rows of one split in one language."""
         found = self._files(split)
         if language in found:
-            return read_table(found[language], columns)
+            return self._table(found[language], columns)
         if SHARED not in found or (self.language_column is None and language != self.default_language):
             raise DataError(f"expected {split} data in {language!r}, found none: {self.explain(split)}.")
         if self.language_column is None:
-            return read_table(found[SHARED], columns)
+            return self._table(found[SHARED], columns)
         return self._only(self._open(found[SHARED], [*columns, self.language_column]), language)
 
     def explain(self, split: str) -> str:
@@ -107,10 +108,19 @@ class FileSource:
         return (
             f"in the folder {self.path}, the layouts {tried} were tried, with {names} for {{split}} and a "
             f"file of {wanted}; the folder holds: {shown or 'no files'}"
+            + (f". {SPREADSHEET_ADVICE[:-1]}" if any(name.lower().endswith(SPREADSHEETS) for name in there) else "")
         )
 
+    def _table(self, path: Path, columns: Sequence[str]) -> Table:
+        if extension_of(path) == ".txt" and not self.plain_text:
+            raise DataError(
+                f"{path}: expected texts with labels, found a .txt file, which holds one text a line. Save the data as "
+                ".tsv or .csv, or set label_column to none."
+            )
+        return read_table(path, columns)
+
     def _open(self, path: Path, columns: Sequence[str]) -> Table:
-        table = read_table(path, columns)
+        table = self._table(path, columns)
         table.require([self.language_column] if self.language_column else [])
         return table
 
@@ -122,13 +132,13 @@ class FileSource:
                 if isinstance(row, Problem):  # of unknown language, so reported with every language of the file
                     yield row
                     continue
-                found = label_text(row.values.get(column))
-                if not found:
-                    yield Problem(Fault.MALFORMED, row.number, column, "expected a language, found none")
+                found, problem = _language(row, column)
+                if problem:
+                    yield problem
                 elif self.aliases.get(found, found) == language:
                     yield row
 
-        return Table(table.name, table.columns, rows())
+        return replace(table, rows=rows())
 
     def _extensions(self) -> list[str]:
         return [extension for extension in FORMATS if extension != ".txt" or self.plain_text]
@@ -138,7 +148,7 @@ class FileSource:
             raise DataError(f"{self.path}: expected a folder of data files, found none. Check the path.")
         files = [path for pattern in ("*", "*/*") for path in sorted(self.path.glob(pattern)) if path.is_file()]
         visible = [p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
-        return [path for path in visible if any_extension or path.suffix.lower() in self._extensions()]
+        return [path for path in visible if any_extension or extension_of(path) in self._extensions()]
 
     def _files(self, split: str) -> dict[str | None, Path]:
         """Returns the files of one split by language; empty if there are none."""
@@ -179,3 +189,11 @@ class FileSource:
                 )
             files[language] = path
         return files
+
+
+def _language(row: Row, column: str) -> tuple[str, Problem | None]:
+    """Returns a row's language; '' with the fault if there is none that a file can be named after."""
+    name, problem = read_name(row, column, "a language", Fault.MALFORMED)
+    if not problem and (not name.isprintable() or set(name) & set("/\\") or not name.strip(".")):
+        problem = Problem(Fault.MALFORMED, row.number, column, f"expected a language code, found {shortened(name)}")
+    return ("", problem) if problem else (name, None)

@@ -1,19 +1,20 @@
-"""File formats: TSV, CSV, JSON lines, Parquet and plain text, each read into the same `Table`."""
+"""File formats: TSV, CSV, JSON, JSON lines, Parquet and plain text, each read into the same `Table`."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from glotfuse.errors import DataError
-from glotfuse.tasks.rows import Fault, Problem, Row, Table, printable
+from glotfuse.tasks.decoding import SPREADSHEET_ADVICE, SPREADSHEETS, lines, read_text
+from glotfuse.tasks.delimited import read_csv, read_tsv
+from glotfuse.tasks.rows import Fault, Problem, Row, Table, blank_line, check_header, printable, shortened
 
-_MAX_FIELD = 2**31 - 1  # the largest limit the csv module takes on every platform
+PACKED = ".gz"
+"""Follows the extension of a text format that is packed."""
 
 
 @dataclass(frozen=True)
@@ -24,149 +25,182 @@ class Format:
     read: Callable[[Path, Sequence[str]], Table]
 
 
+def extension_of(path: Path) -> str:
+    """Returns the extension in lower case; that of a packed file is the one before .gz."""
+    name = Path(path.name.lower())
+    return name.with_suffix("").suffix if name.suffix == PACKED else name.suffix
+
+
 def read_table(path: Path, columns: Sequence[str]) -> Table:
     """Opens a data file by its extension.
 
     Args:
-        path: A .tsv, .csv, .jsonl, .parquet or .txt file.
+        path: A .tsv, .csv, .jsonl, .json, .parquet or .txt file; text may be packed, with .gz added.
         columns: The columns that will be used; other columns may be left unread.
 
     Raises:
         DataError: If the file is missing, empty, of another format, or its header cannot be used.
     """
-    reader = FORMATS.get(path.suffix.lower())
+    extension = extension_of(path)
+    reader = FORMATS.get(extension)
     if reader is None:
-        raise DataError(f"{path}: expected a file of {', '.join(FORMATS)}, found {path.suffix or 'no extension'!r}.")
+        advice = f" {SPREADSHEET_ADVICE}" if extension in SPREADSHEETS else ""
+        found = path.suffix or "no extension"
+        raise DataError(f"{path}: expected a file of {', '.join(FORMATS)}, found {found!r}.{advice}")
     if not path.is_file():
         raise DataError(f"{path}: expected a data file, found none. Check the path.")
     return reader.read(path, columns)
 
 
-def _decode(path: Path) -> str:
-    """Returns the file's text; a byte that is not UTF-8 becomes a lone surrogate, found again row by row."""
-    raw = path.read_bytes()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: expected UTF-8, found UTF-16. Save the file as UTF-8.")
-    text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    if not text.strip():
-        raise DataError(f"{path}: expected data, found an empty file. Add rows or remove the file.")
-    return text
+def _load_json(text: str) -> Any:
+    """Returns the value of JSON text.
 
-
-def _lines(text: str) -> list[str]:
-    """Splits at line feeds only, for a text may hold other line breaks; drops blank lines at the end."""
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
-
-
-def _blank(number: int, tolerated: bool = False) -> Problem:
-    return Problem(Fault.EMPTY, number, None, "expected a row, found a blank line", tolerated)
-
-
-def _records(header: Sequence[str], records: Iterable[tuple[int, Sequence[str]]]) -> Iterator[Row | Problem]:
-    for number, cells in records:
-        if len(cells) == len(header):
-            yield Row(number, dict(zip(header, cells, strict=True)))
-        elif not any(cell.strip() for cell in cells):
-            yield _blank(number)
-        else:
-            column = header[len(cells)] if len(cells) < len(header) else header[-1]
-            message = f"expected {len(header)} cells, found {len(cells)}: a separator or line break inside a text?"
-            yield Problem(Fault.MALFORMED, number, column, message)
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    repeated = sorted({printable(name) for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path}: expected distinct column names, found {', '.join(map(repr, repeated))} twice.")
-
-
-def _read_tsv(path: Path, columns: Sequence[str]) -> Table:
-    lines = _lines(_decode(path))
-    header = lines[0].split("\t")
-    _check_header(path, header)
-    records = ((number, line.split("\t")) for number, line in enumerate(lines[1:], start=2))
-    return Table(str(path), header, _records(header, records))
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> Table:
-    records: list[tuple[int, list[str]]] = []
-    # strict: otherwise a quote that is never closed swallows the rest of the file without a word
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
-    limit = csv.field_size_limit(_MAX_FIELD)
-    line = 1
+    Raises:
+        ValueError: If it is none, is nested too deeply, or has a key twice, of which one would be lost.
+    """
     try:
-        for cells in reader:
-            records.append((line, cells))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, row {line}: expected CSV (commas, quotes doubled inside quotes), found: {error}. "
-            "Correct the quoting from this row on, or save the data as .tsv or .jsonl."
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    while records and not any(cell.strip() for cell in records[-1][1]):
-        records.pop()
-    if not records:
-        raise DataError(f"{path}: expected data, found only separators. Add rows or remove the file.")
-    header = records[0][1]
-    _check_header(path, header)
-    return Table(str(path), header, _records(header, records[1:]))
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return record
 
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Table:
+    return _json_lines(path, read_text(path))
+
+
+def _json_lines(path: Path, text: str) -> Table:
     rows: list[Row | Problem] = []
-    found: dict[str, None] = {}
-    for number, line in enumerate(_lines(_decode(path)), start=1):
+    for number, line in enumerate(lines(text), start=1):
         if not line.strip():
-            rows.append(_blank(number))
+            rows.append(blank_line(number))
             continue
         try:
-            record = json.loads(line)
+            rows.append(_json_row(number, _load_json(line)))
         except ValueError as error:
-            rows.append(Problem(Fault.MALFORMED, number, None, f"expected a JSON object, found invalid JSON: {error}"))
-            continue
-        if isinstance(record, dict):
-            found.update(dict.fromkeys(record))
-            rows.append(Row(number, record))
-        else:
-            message = f"expected a JSON object, found {type(record).__name__}"
+            message = printable(f"expected a JSON object, found invalid JSON: {error}")
             rows.append(Problem(Fault.MALFORMED, number, None, message))
+    return _json_table(path, rows, "No line of the file is a JSON object. Name it .json if it is one array.")
+
+
+def _json_row(number: int, value: Any) -> Row | Problem:
+    if isinstance(value, dict):
+        return Row(number, value)
+    message = f"expected a JSON object, found {type(value).__name__} {shortened(str(value))}"
+    return Problem(Fault.MALFORMED, number, None, message)
+
+
+def _json_table(path: Path, rows: Sequence[Row | Problem], advice: str) -> Table:
+    found = dict.fromkeys(name for row in rows if isinstance(row, Row) for name in row.values)
     if not found:
-        first = next(row for row in rows if isinstance(row, Problem))
-        raise DataError(f"{first.describe(str(path))}. No line of the file is a JSON object.")
+        problem = next((row.describe(str(path)) for row in rows if isinstance(row, Problem)), None)
+        raise DataError(f"{problem or f'{path}: expected rows, found none'}. {advice}")
     return Table(str(path), list(found), rows)
+
+
+def _read_json(path: Path, columns: Sequence[str]) -> Table:
+    """Reads an array of objects, alone or as the one such array in an object; or JSON lines, often named so too."""
+    text = read_text(path)
+    try:
+        document = _load_json(text)
+    except ValueError as error:
+        if len(lines(text)) > 1 and text.lstrip().startswith("{") and _is_object(lines(text)[0]):
+            return _json_lines(path, text)
+        raise DataError(printable(f"{path}: expected JSON, found: {error}. Write the file anew.")) from None
+    if isinstance(document, dict):
+        if columns and all(isinstance(document.get(column), (str, int)) for column in columns):
+            return _json_table(path, [Row(1, document)], _JSON_ADVICE)
+        document = _only_array(path, document)
+    if not isinstance(document, list):
+        raise DataError(f"{path}: expected a JSON array of objects, found {type(document).__name__}. {_JSON_ADVICE}")
+    return _json_table(path, [_json_row(number, row) for number, row in enumerate(document, start=1)], _JSON_ADVICE)
+
+
+_JSON_ADVICE = "In pandas, write it with `to_json(path, orient='records')`."
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(_load_json(line), dict)
+    except ValueError:
+        return False
+
+
+def _only_array(path: Path, document: Mapping[str, Any]) -> list[Any]:
+    arrays = [value for value in document.values() if isinstance(value, list) and isinstance((*value, 0)[0], dict)]
+    if len(arrays) != 1:
+        keys = ", ".join(shortened(key) for key in list(document)[:10])
+        raise DataError(
+            f"{path}: expected a JSON array of objects, or an object with one such array, found an object with "
+            f"{len(arrays)} of them and the keys {keys or 'none'}. {_JSON_ADVICE}"
+        )
+    return arrays[0]
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Table:
     import pyarrow
     from pyarrow import parquet
 
+    def damaged(error: Exception) -> DataError:
+        return DataError(f"{path}: expected a Parquet file, found: {error}. Write or fetch it anew.")
+
     try:
-        names: list[str] = parquet.read_schema(path).names
+        schema = parquet.read_schema(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: expected a Parquet file, found: {error}") from error
-    wanted = [name for name in names if name in columns]
+        raise damaged(error) from error
+    check_header(str(path), schema.names)
+    wanted = [name for name in schema.names if name in columns]
+    classes = _class_names(schema.metadata or {})
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | Problem]:
         number = 0
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=wanted):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield Row(number, record)
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=wanted):
+                    for record in batch.to_pylist():
+                        number += 1
+                        yield _named(Row(number, record), classes)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise damaged(error) from error
 
-    return Table(str(path), names, rows())
+    return Table(str(path), schema.names, rows())
 
 
-def _read_text(path: Path, columns: Sequence[str]) -> Table:
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Returns the names of the integers 0, 1, ... by column, as `datasets` keeps them in the schema."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {column: list(of["names"]) for column, of in features.items() if of.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # another program's, or another version's: the column is then read as it is
+
+
+def _named(row: Row, classes: Mapping[str, Sequence[str]]) -> Row | Problem:
+    values = dict(row.values)
+    for column in classes.keys() & values.keys():
+        names, value = classes[column], values[column]
+        if value is None or value == -1:  # the mark of `datasets` for a label that is not told
+            values[column] = None
+        elif isinstance(value, int) and 0 <= value < len(names):
+            values[column] = names[value]
+        else:
+            message = f"expected the number of one of {len(names)} classes, found {shortened(str(value))}"
+            return Problem(Fault.MALFORMED, row.number, column, message)
+    return Row(row.number, values)
+
+
+def _read_plain(path: Path, columns: Sequence[str]) -> Table:
     column = columns[0] if columns else "text"
     rows = [
-        Row(number, {column: line}) if line.strip() else _blank(number, tolerated=True)
-        for number, line in enumerate(_lines(_decode(path)), start=1)
+        Row(number, {column: line}) if line.strip() else blank_line(number, tolerated=True)
+        for number, line in enumerate(lines(read_text(path)), start=1)
     ]
     return Table(str(path), [column], rows)
 
@@ -174,11 +208,12 @@ def _read_text(path: Path, columns: Sequence[str]) -> Table:
 FORMATS = {
     form.extension: form
     for form in (
-        Format(".tsv", _read_tsv),
-        Format(".csv", _read_csv),
+        Format(".tsv", read_tsv),
+        Format(".csv", read_csv),
         Format(".jsonl", _read_jsonl),
+        Format(".json", _read_json),
         Format(".parquet", _read_parquet),
-        Format(".txt", _read_text),
+        Format(".txt", _read_plain),
     )
 }
-"""Formats by extension. TSV: no quoting. TXT: one document a line, blank lines left out and counted."""
+"""Formats by extension. TXT: one document a line, blank lines left out and counted."""

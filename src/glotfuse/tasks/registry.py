@@ -10,7 +10,7 @@ from typing import Any, Literal
 from glotfuse.errors import ConfigError, DataError, did_you_mean
 from glotfuse.tasks.files import FileSource
 from glotfuse.tasks.named import NAMED_TASKS
-from glotfuse.tasks.rows import Row, label_text
+from glotfuse.tasks.rows import NUM_SHOWN, Fault, Problem, look, read_name, shortened
 from glotfuse.tasks.task import Task
 
 Files = str | Path | Mapping[str, str | Path | Mapping[str, str | Path]]
@@ -80,7 +80,8 @@ def task_from_files(
 ) -> Task:
     """Returns a task that reads the user's own files.
 
-    They are .tsv, .csv, .jsonl or .parquet files, or .txt (one document a line) for unlabelled text.
+    They are .tsv, .csv, .jsonl, .json or .parquet files, or .txt (one document a line) for unlabelled text; text
+    may be packed with gzip (.csv.gz).
 
     Args:
         path: Folder, file, or files by split; see `Files`.
@@ -160,7 +161,51 @@ def _training_labels(source: FileSource, column: str, language: str) -> list[str
         )
     table = source.read("train", language, [column])
     table.require([column])
-    found = {label_text(row.values.get(column)) for row in table.rows if isinstance(row, Row)} - {""}
+    found: dict[str, list[int]] = {}
+    faults: list[str] = []
+    for row in table.rows:
+        if isinstance(row, Problem):
+            faults.append(row.describe(table.name))
+            continue
+        label, problem = read_name(row, column, "a label", Fault.MISSING_LABEL)
+        if problem:
+            faults.append(problem.describe(table.name))
+        else:
+            found.setdefault(label, []).append(row.number)
+    _check_found(f"{table.name}, column {column!r}", found, faults)
     if all(label.isdecimal() for label in found):
         return sorted(found, key=int)
     return sorted(found)
+
+
+def _check_found(where: str, found: Mapping[str, Sequence[int]], faults: Sequence[str]) -> None:
+    """Refuses labels of which two look alike, and less than two; `found` has the rows of each label.
+
+    Raises:
+        DataError: With the rows.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in found:
+        alike.setdefault(look(label), []).append(label)
+    twins = [labels for labels in alike.values() if len(labels) > 1]
+    if twins:
+        shown = "; ".join(" and ".join(f"{shortened(label)} ({_rows(found[label])})" for label in t) for t in twins[:5])
+        raise DataError(
+            f"{where}: expected labels that differ by more than case, width, blanks inside or invisible characters, "
+            f"found {shown}. Write each label alike everywhere."
+        )
+    if not found and not faults:
+        raise DataError(f"{where}: expected rows, found only a header. Add rows or remove the file.")
+    if len(found) < 2:
+        only = "".join(f": {shortened(label)} ({_rows(rows)})" for label, rows in found.items())
+        shown = "".join(f"\n  {fault}" for fault in faults[:NUM_SHOWN])
+        scope = f", and faults in {len(faults)} rows:{shown}\nCorrect them" if faults else ". Add rows of another label"
+        raise DataError(
+            f"{where}: expected at least two labels, found {len(found)}{only}{scope}, or name the labels with "
+            "label_words."
+        )
+
+
+def _rows(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:3]))
+    return f"row {listed}" if len(numbers) == 1 else f"{len(numbers)} rows: {listed}{', ...' if numbers[3:] else ''}"

@@ -6,10 +6,13 @@ or label is judged, counted and reported in one place.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
+from types import NoneType
 
 from glotfuse.errors import DataError, did_you_mean
 from glotfuse.tasks.examples import Example
@@ -53,11 +56,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Table:
-    """An opened source: its name in messages, all its columns, and its rows, read when iterated."""
+    """An opened source: its name in messages, all its columns, and its rows, read when iterated.
+
+    What its reader had to guess about the source stands in `notes`.
+    """
 
     name: str
     columns: Sequence[str]
     rows: Iterable[Row | Problem]
+    notes: tuple[str, ...] = ()
 
     def require(self, columns: Iterable[str]) -> None:
         """Checks that all `columns` are there.
@@ -74,7 +81,8 @@ class Table:
             hints += " The header is one cell: is the file's separator the one its extension says?"
         raise DataError(
             f"{self.name}: expected a column {', '.join(map(repr, missing))}, found the columns "
-            f"{', '.join(map(repr, found))}.{hints} Rename the column or set the task's column names."
+            f"{', '.join(map(repr, found))}.{hints} Rename the column or set the task's column names; where the "
+            "file begins with data, add a line with the names."
         )
 
 
@@ -142,10 +150,19 @@ def read_examples(
 
 
 def label_text(value: object) -> str:
-    """Returns a label value of any type as the text used in the label map; an absent one as ''."""
+    """Returns a label value of any type as the text used in the label map; an absent one as ''.
+
+    Blanks around it are no part of it, and letters with accents have one form (NFC), however they were typed.
+    """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else ("" if value != value else str(value))
-    return "" if value is None else str(value).strip()
+    return "" if value is None else unicodedata.normalize("NFC", str(value)).strip()
+
+
+def look(label: str) -> str:
+    """Returns what labels have in common that are hard to tell apart: case, width, blanks, invisible characters."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+    return " ".join(visible.casefold().split())
 
 
 def printable(text: str) -> str:
@@ -153,12 +170,35 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def shortened(text: str) -> str:
+    """Returns the beginning of `text` in quotes, with invisible characters written out."""
+    return printable(repr(text[:60] + ("..." if len(text) > 60 else "")))
+
+
+def check_header(name: str, header: Sequence[str]) -> None:
+    """Checks that no column name occurs twice; columns without a name are never read, so there may be several.
+
+    Raises:
+        DataError: Naming those that do.
+    """
+    repeated = sorted({printable(column) for column in header if column and header.count(column) > 1})
+    if repeated:
+        raise DataError(
+            f"{name}: expected distinct column names, found {', '.join(map(repr, repeated))} twice. Rename one of them."
+        )
+
+
+def blank_line(number: int, tolerated: bool = False) -> Problem:
+    """The fault of a line with nothing in it."""
+    return Problem(Fault.EMPTY, number, None, "expected a row, found a blank line", tolerated)
+
+
 def _text_problem(row: Row, column: str) -> Problem | None:
     value = row.values.get(column)
     if value is None:
         return Problem(Fault.EMPTY, row.number, column, "expected a text, found no value")
     if not isinstance(value, str):
-        message = f"expected a text, found {type(value).__name__} {str(value)[:40]!r}"
+        message = f"expected a text, found {type(value).__name__} {shortened(str(value))}"
         return Problem(Fault.MALFORMED, row.number, column, message)
     if problem := _encoding_problem(value, row.number, column):
         return problem
@@ -169,6 +209,9 @@ def _text_problem(row: Row, column: str) -> Problem | None:
 
 
 def _encoding_problem(value: str, row: int, column: str) -> Problem | None:
+    if "\0" in value:
+        message = f"expected a text, found a NUL character at character {value.index(chr(0)) + 1}; remove it"
+        return Problem(Fault.MALFORMED, row, column, message)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -180,11 +223,22 @@ def _encoding_problem(value: str, row: int, column: str) -> Problem | None:
     return None
 
 
+def read_name(row: Row, column: str, what: str, missing: Fault) -> tuple[str, Problem | None]:
+    """Returns a label, or another value of few words, as text; '' with the fault if there is none that can be used."""
+    value = row.values.get(column)
+    if not isinstance(value, (str, int, float, Decimal, NoneType)):
+        message = f"expected {what}, found {type(value).__name__} {shortened(str(value))}"
+        return "", Problem(Fault.MALFORMED, row.number, column, message)
+    name = label_text(value)
+    if not name:
+        return "", Problem(missing, row.number, column, f"expected {what}, found none")
+    problem = _encoding_problem(name, row.number, column)
+    return ("", problem) if problem else (name, None)
+
+
 def _label(row: Row, column: str, words: Mapping[str, str]) -> tuple[str | None, Problem | None]:
-    raw = label_text(row.values.get(column))
-    if not raw:
-        return None, Problem(Fault.MISSING_LABEL, row.number, column, "expected a label, found none")
-    if problem := _encoding_problem(raw, row.number, column):
+    raw, problem = read_name(row, column, "a label", Fault.MISSING_LABEL)
+    if problem:
         return None, problem
     if raw in words:
         return words[raw], None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Literal
 
 from glotfuse.errors import ConfigError, DataError, did_you_mean
-from glotfuse.tasks.examples import LoadReport, Split
+from glotfuse.tasks.examples import Example, LoadReport, Split
 from glotfuse.tasks.rows import NUM_SHOWN, Fault, ReadResult, read_examples
 from glotfuse.tasks.splits import SPLIT_NAMES, Source, split_name
+
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?|true|false", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class Task:
         """
         object.__setattr__(self, "text_columns", tuple(self.text_columns))
         object.__setattr__(self, "cut_column", self.cut_column or next(iter(self.text_columns), ""))
+        words = {unicodedata.normalize("NFC", raw): word for raw, word in self.label_words.items()}
+        if len(words) < len(self.label_words):
+            self._refuse("label_words", f"labels that differ, found one typed in two ways: {list(self.label_words)}")
+        object.__setattr__(self, "label_words", words)  # as the labels of the rows are
         self._check_columns()
         self._check_labels()
         found = set(_placeholders(self.instruction, f"task {self.name}: instruction"))
@@ -149,8 +157,20 @@ class Task:
             malformed=result.counts[Fault.MALFORMED],
             duplicates=result.num_duplicates,
             problems=tuple(result.shown),
+            warnings=(*table.notes, *(self._warnings(result.examples) if split == "train" else ())),
         )
         return Split(result.examples, report)
+
+    def _warnings(self, examples: Sequence[Example]) -> Iterator[str]:
+        if self.labels and all(_NUMBER.fullmatch(word) for word in self.labels):
+            yield (
+                f"The LM is taught to say {', '.join(map(repr, self.labels[:5]))}, which are no words. Set "
+                f"task.label_words to what they stand for, such as {{{self.labels[0]!r}: sports, ...}}."
+            )
+        without = sorted(set(self.labels) - {str(example.label) for example in examples})
+        if without:
+            more = f" and {len(without) - 20} more" if len(without) > 20 else ""
+            yield f"No training row has the label {', '.join(map(repr, without[:20]))}{more}: it is not learned."
 
     def _no_data(self, split: str, language: str) -> DataError:
         available = self.source.languages(split)
