@@ -11,6 +11,11 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub; a missing model fails at once
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Raw bytes are named by their length: readable, and the same in every worker whatever they hold."""
+    return f"{len(val)}bytes" if isinstance(val, bytes) else None
+
+
 def pytest_runtest_setup() -> None:
     """Tiny models run fastest on one thread, and do not fight over cores with whatever else runs."""
     torch = sys.modules.get("torch")
