@@ -12,7 +12,8 @@ from glotfuse.backbones import LM, PrefixCache
 from glotfuse.backbones.prefix_cache import continued
 from tiny import LMS, tiny_lm
 
-CACHEABLE = [family for family in LMS if family != "mamba"]
+RECURRENT = ("mamba", "falcon-h1")
+CACHEABLE = [family for family in LMS if family not in RECURRENT]
 HEAD = [5, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70]
 
 
@@ -80,11 +81,12 @@ def test_a_padded_batch_can_be_continued(lm: LM) -> None:
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
 
 
-def test_an_lm_with_recurrent_states_is_not_cached_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    lm = tiny_lm("mamba")
+@pytest.mark.parametrize("family", RECURRENT)
+def test_an_lm_with_recurrent_states_is_not_cached_and_says_so(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    lm = tiny_lm(family)
     with caplog.at_level(logging.WARNING):
         assert lm.cache_prefix(HEAD) is None
-    assert "Prompt head not cached, but read anew in every batch: MambaForCausalLM" in caplog.text
+    assert f"Prompt head not cached, but read anew in every batch: {type(lm.model).__name__}" in caplog.text
 
 
 def test_a_cache_that_gives_other_logits_is_not_used(

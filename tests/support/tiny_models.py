@@ -243,6 +243,50 @@ def _mamba(size: int) -> Any:
     return MambaForCausalLM(config)
 
 
+def _falcon_h1(size: int) -> Any:
+    """Attention and a state-space model side by side in every layer; its class does not name `inputs_embeds`."""
+    from transformers import FalconH1Config, FalconH1ForCausalLM
+
+    config = FalconH1Config(
+        vocab_size=size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+        mamba_n_groups=1,
+        mamba_d_state=8,
+        mamba_chunk_size=4,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return FalconH1ForCausalLM(config)
+
+
+def _gemma3_with_vision(size: int) -> Any:
+    """The class that hub models of Gemma 3 from 4B on have: a text model beside a vision tower."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, SiglipVisionConfig
+
+    text = _llama_like("Gemma3", **_local(3, 8, query_pre_attn_scalar=8, tie_word_embeddings=False))(size).config
+    vision = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=28, patch_size=14
+    )
+    places = {
+        "tie_word_embeddings": False,
+        "image_token_index": size - 1,
+        "boi_token_index": size - 2,
+        "eoi_token_index": size - 3,
+    }
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, initializer_range=0.3, **places)
+    )
+
+
 def _local(period: int, window: int, **extra: Any) -> dict[str, Any]:
     """Layers with an attention window, and one in `period` without."""
     kinds = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(3)]
@@ -279,4 +323,6 @@ LMS: dict[str, Family] = {
     "bloom": (_bloom, sentence_tokenizer(None)),
     "mpt": (_mpt, gpt_tokenizer),
     "mamba": (_mamba, gpt_tokenizer),
+    "falcon-h1": (_falcon_h1, gpt_tokenizer),
+    "gemma3-vision": (_gemma3_with_vision, sentence_tokenizer(GEMMA)),
 }

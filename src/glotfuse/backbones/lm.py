@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glotfuse.backbones import generating
 from glotfuse.backbones.adapter import Adapter
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.placement import input_device, input_dtype, is_fixed, say_fixed
@@ -63,6 +64,7 @@ class LM(nn.Module):
             module (some families scale there, so the weight table alone would not tell).
         takes_positions: Whether its forward takes `position_ids` (most ALiBi and recurrent LMs do not).
         selects_logits: Whether it computes logits at given positions only.
+        no_generation: Why it cannot generate from embeddings, found out at once; None where it can.
         is_sharded: Whether its layers are split over processes, which then have to run it equally often.
         adapter: Trained tensors beside its weights, or None; see `glotfuse.backbones.lora`.
         merged: Whether an adapter was added to its weights, which are then not those of its identity.
@@ -88,6 +90,13 @@ class LM(nn.Module):
         self.selects_logits = self._probe_selection(sample)
         self._check_causal(sample)
         self._check_embeddings(ids)
+        self.no_generation = generating.refusal(self.model, ids, self.embed)
+        if self.no_generation:
+            logger.warning(
+                "%s can be trained and can classify, but not generate: %s.",
+                type(self.model).__name__,
+                self.no_generation,
+            )
 
     @property
     def device(self) -> torch.device:

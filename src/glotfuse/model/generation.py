@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from glotfuse.errors import PromptError
+from glotfuse.errors import BackboneError, PromptError
 from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.prompts import Prompt
 from glotfuse.model.sequences import pad_left
@@ -103,6 +103,11 @@ def _options(model: FusedModel, prompt: Prompt, max_new_tokens: int, options: di
         raise PromptError(
             f"Expected one answer per text; found num_return_sequences={options['num_return_sequences']}. "
             "Give a text several times to sample several answers."
+        )
+    if model.lm.no_generation:
+        raise BackboneError(
+            f"Expected an LM that generates from embeddings; found {model.lm.identity.architecture}: "
+            f"{model.lm.no_generation}. It can classify; to generate, choose another LM or a newer transformers."
         )
     tokenizer = model.lm.tokenizer
     ends = {*prompt.end_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}

@@ -31,7 +31,9 @@ def expected(model: FusedLM, text: str, instruction: str | None = None, **option
     return ids[0].tolist()
 
 
-@pytest.mark.parametrize("lm", ["llama", "gpt2", "gemma3", "mistral-short", "bloom", "mamba"])
+@pytest.mark.parametrize(
+    "lm", ["llama", "gpt2", "gemma3", "mistral-short", "bloom", "mamba", "falcon-h1", "gemma3-vision"]
+)
 def test_rows_that_join_and_leave_get_the_tokens_that_generate_gives_alone(lm: str) -> None:
     model = tiny_model("xlm-r", lm)
     decoder = Decoder(model)
