@@ -111,6 +111,14 @@ def test_equals_the_textbook_form(name: str, data: st.DataObject) -> None:
     assert_same(mixer, TEXTBOOK[name], *inputs(batch_size, num_tokens, num_layers, heads * per_head))
 
 
+def test_positions_start_with_the_stated_deviation() -> None:
+    for options, expected in (({}, 0.02), ({"position_std": 1.0}, 1.0)):
+        mixer = TransformerSoftmax(24, 1024, feedforward_size=4, **options)
+        assert float(mixer.positions.detach().std()) == pytest.approx(expected, rel=0.05)
+    with pytest.raises(ConfigError, match="position_std of at least 0; found -1"):
+        build("transformer_softmax", 2, 8, position_std=-1.0)
+
+
 @pytest.mark.parametrize("num_heads", [1, 2, 4])
 def test_transformer_softmax_equals_the_textbook_layer_in_evaluation_mode(num_heads: int) -> None:
     torch.manual_seed(num_heads)

@@ -41,5 +41,14 @@ def test_one_fault_is_said_without_a_list() -> None:
     assert str(caught.value) == fault
 
 
+def test_the_last_weights_and_their_average_exclude_each_other() -> None:
+    training = {"select_by": "last", "average": 0.5}
+    (fault,) = faults_of(recipe_from_dict({"training": training}))
+    assert fault.startswith("Expected training.average 0 with training.select_by last")
+    assert (
+        list(faults_of(recipe_from_dict({"training": {**training, "average": 0}, "objective": "continuation"}))) == []
+    )
+
+
 def test_a_sound_recipe_has_no_fault() -> None:
     assert list(faults_of(load_recipe(QUICKSTART))) == []

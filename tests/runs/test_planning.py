@@ -62,13 +62,13 @@ def test_llama_has_its_published_size() -> None:
 def test_weights_take_their_dtypes_bytes_and_training_four_numbers_each() -> None:
     plan = paper_plan("mt5-xl/xnli-langbridge")
     parts = held(plan)
-    assert parts["encoder weights"] == 4 * 1_669_958_656  # its configuration names no dtype
+    assert parts["encoder weights"] == 2 * 1_669_958_656
     assert parts["LM weights"] == 2 * 1_235_814_400
     trained = 2048 * 2048 + 2048 + 2048  # projector, boundary
     assert plan.stages[-1].num_trained == trained
     assert parts["trained weights"] == 16 * trained
-    halved = held(paper_plan("mt5-xl/xnli-langbridge", 24 * GB, "encoder.dtype=bfloat16"))
-    assert halved["encoder weights"] == 2 * 1_669_958_656
+    whole = held(paper_plan("mt5-xl/xnli-langbridge", 24 * GB, "encoder.dtype=auto"))
+    assert whole["encoder weights"] == 4 * 1_669_958_656  # its configuration names no dtype
 
 
 def test_quantised_maps_take_their_bits_and_embeddings_none_of_them() -> None:
@@ -186,6 +186,13 @@ def test_gradient_checkpointing_and_shorter_parts_need_less() -> None:
     assert paper_plan(name, 24 * GB, "training.max_tokens=200").peak.memory.passes[1].num_bytes < plain / 2
 
 
+def test_measuring_reads_as_much_as_the_recipe_lets_the_trained_model_read() -> None:
+    name = "mt5-large/xnli-transformer_softmax"
+    short, long = (paper_plan(name, 24 * GB, f"evaluation.max_length={n}").peak.memory.passes for n in (200, 512))
+    assert long[-1].num_bytes > 2 * short[-1].num_bytes
+    assert long[:-1] == short[:-1]
+
+
 def test_processes_share_the_batch_and_a_cpus_memory(tmp_path: Path) -> None:
     data = write_task(tmp_path / "data")
     alone, both = plan_run(small_recipe(data)), plan_run(small_recipe(data), processes=2)
@@ -202,11 +209,12 @@ def test_on_a_cpu_a_decoder_is_in_memory_while_it_is_read() -> None:
 
 
 def test_what_does_not_fit_gets_settings_with_which_it_does() -> None:
-    plan = paper_plan("mt5-xl/xnli-transformer_softmax", 8 * GB)
+    wasteful = ("encoder.dtype=auto", "evaluation.max_length=200")
+    plan = paper_plan("mt5-xl/xnli-transformer_softmax", 8 * GB, *wasteful)
     assert not plan.fits
     settings = [setting for setting, _ in plan.advice]
     assert "encoder.dtype=bfloat16" in settings
-    again = paper_plan("mt5-xl/xnli-transformer_softmax", 8 * GB, *settings)
+    again = paper_plan("mt5-xl/xnli-transformer_softmax", 8 * GB, *wasteful, *settings)
     assert again.fits
     assert again.needed == plan.advice[-1][1]
     assert "still too much" in paper_plan("mt5-xl/xnli-transformer_softmax", GB).sentence()

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from glotfuse.api import FusedLM
 from glotfuse.backbones import Encoder
-from glotfuse.errors import CheckpointError, ConfigError, DataError
+from glotfuse.errors import CheckpointError, ConfigError, DataError, PromptError
 from glotfuse.evaluation.report import EvaluationReport
 from glotfuse.recipes.loading import load_recipe, recipe_from_dict, to_dict
 from glotfuse.run_folder import read_config
 from glotfuse.runs.data import task_of
+from glotfuse.runs.measuring import measure_run
 from glotfuse.runs.predicting import evaluate
 from glotfuse.runs.train import train_run
 from paths import ROOT
@@ -171,6 +172,26 @@ def test_rows_that_cannot_fit_count_as_invalid_and_wrong(tmp_path: Path) -> None
     report = measured(train_run(recipe, tmp_path / "run"), recipe, tmp_path / "run")
     result = report.results[0]
     assert (result.num_examples, result.num_truncated, result.num_invalid) == (3, 1, 1)
+
+
+def test_a_trained_model_may_read_more_than_training_read(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    settings = {"encoder": {"max_length": 8}, "training": {"epochs": 1}, "evaluation": {"max_length": 40}}
+    recipe = small_recipe(data, **settings)
+    report = measured(train_run(recipe, tmp_path / "run"), recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "training.json").read_text("utf8"))["num_truncated"] == 24
+    assert [result.num_truncated for result in report.results] == [0, 0]
+    assert FusedLM.from_pretrained(tmp_path / "run", device="cpu").reader.max_length == 40
+    assert measure_run(tmp_path / "run", recipe).results[0].num_truncated == 0
+
+
+def test_a_length_that_the_encoder_cannot_take_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glotfuse.runs.train.trainer.train", lambda *_, **__: pytest.fail("trained"))
+    recipe = small_recipe(write_task(tmp_path / "data"), evaluation={"max_length": 100_000})
+    with pytest.raises(PromptError, match="max_length of at most"):
+        train_run(recipe, tmp_path / "run")
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:

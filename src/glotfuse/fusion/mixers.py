@@ -189,6 +189,7 @@ class TransformerSoftmax(Mixer):
         num_heads: N, a divisor of D.
         feedforward_size: Width of the feed-forward network.
         dropout: Probability, at the four places of `nn.TransformerEncoderLayer`.
+        position_std: Standard deviation of the layers' position embeddings at the start; 1.0 in the paper's code.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class TransformerSoftmax(Mixer):
         num_heads: int = 1,
         feedforward_size: int = 2048,
         dropout: float = 0.1,
+        position_std: float = 0.02,
     ):
         super().__init__(num_layers, hidden_size)
         if num_heads < 1 or hidden_size % num_heads:
@@ -206,13 +208,15 @@ class TransformerSoftmax(Mixer):
             raise ConfigError(f"Expected a feedforward_size of at least 1; found {feedforward_size}.")
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"Expected a dropout in [0, 1); found {dropout}.")
+        if not 0.0 <= position_std < math.inf:
+            raise ConfigError(f"Expected a position_std of at least 0; found {position_std}.")
         self.num_heads = num_heads
         # Holds the parameters, with torch's own start values and names; its forward is never called.
         self.layer = nn.TransformerEncoderLayer(
             hidden_size, num_heads, feedforward_size, dropout, activation="relu", batch_first=True
         )
         self.cls = nn.Parameter(torch.zeros(hidden_size))
-        self.positions = nn.Parameter(torch.randn(num_layers, hidden_size) * 0.02)
+        self.positions = nn.Parameter(torch.randn(num_layers, hidden_size) * position_std)
         self.to_weights = nn.Linear(hidden_size, num_layers)
 
     def forward(self, hidden_states: Sequence[Tensor], mask: Tensor) -> MixerOutput:

@@ -71,6 +71,30 @@ def build_model(
     return model_class(encoder, module, lm, built, reader, labels, settings)
 
 
+def reader_up_to(model: FusedModel, max_length: int | None) -> InputReader:
+    """A model's reader with another limit; its own, where none is given.
+
+    Raises:
+        PromptError: The limit is more than the encoder takes.
+    """
+    own = model.reader
+    if max_length is None or max_length == own.max_length:
+        return own
+    return InputReader(
+        model.encoder,
+        template=own.template,
+        cut_column=own.cut_column,
+        max_length=max_length,
+        max_text_tokens=own.max_text_tokens,
+    )
+
+
+def read_with(model: FusedModel, reader: InputReader) -> None:
+    """Has a model read with another reader from now on, and its checkpoints too."""
+    model.reader = reader
+    model.settings["max_length"] = reader.max_length
+
+
 def build_fusion(
     fusion: FusionConfig,
     prompt: PromptConfig,

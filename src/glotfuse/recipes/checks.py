@@ -41,6 +41,7 @@ def faults_of(recipe: Recipe) -> Iterator[str]:
     if recipe.adapter.kind != "none":
         yield from _refusal(require_peft)
     yield from _faults_of_fusion(recipe)
+    yield from _faults_of_selection(recipe)
     yield from _faults_of_stages(recipe)
     yield from _faults_of_objectives(recipe)
     yield from _faults_of_probe(recipe)
@@ -82,6 +83,15 @@ def _faults_of_fusion(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _faults_of_selection(recipe: Recipe) -> Iterator[str]:
+    for where, training in (("general.", recipe.general.training), ("", recipe.training)):
+        if training.select_by == "last" and training.average:
+            yield (
+                f"Expected {where}training.average 0 with {where}training.select_by last, for development data choose "
+                f"between the average and the rest; found {training.average}."
+            )
+
+
 def _faults_of_stages(recipe: Recipe) -> Iterator[str]:
     general, adapted = recipe.general, recipe.adapter.kind != "none"
     staged = general.objective != "none" or general.from_run is not None
@@ -109,9 +119,9 @@ def _faults_of_objectives(recipe: Recipe) -> Iterator[str]:
                 f"Expected {where}prompt with the span alone for the objective {objective!r}; found include_span "
                 f"{prompt.include_span}, include_text {prompt.include_text}: the LM would read the text itself."
             )
-        if training.select_by != "loss":
+        if training.select_by == "accuracy":
             yield (
-                f"Expected {where}training.select_by loss for the objective {objective!r}, which has no labels; "
+                f"Expected {where}training.select_by loss or last for the objective {objective!r}, without labels; "
                 f"found {training.select_by!r}."
             )
     if recipe.objective == "distillation" and recipe.adapter.kind != "none":

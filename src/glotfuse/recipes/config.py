@@ -172,6 +172,9 @@ class EvaluationConfig:
     """Languages to measure; null takes all that the task has."""
     batch_size: Positive = 32
     """Examples per forward pass."""
+    max_length: Positive | None = None
+    """Most encoder tokens per input once the model is trained, in the measurement and for whoever uses the checkpoint;
+    null keeps `encoder.max_length`."""
     max_examples: Positive | None = None
     """At most so many examples per language, balanced over the labels; null takes all."""
 

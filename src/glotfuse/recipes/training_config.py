@@ -53,8 +53,9 @@ class TrainingConfig:
     """Seed of weights, data order and dropout."""
     evaluations: Positive = 6
     """Development evaluations, evenly spread over the run; each may become the checkpoint."""
-    select_by: Literal["accuracy", "loss"] = "loss"
-    """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss."""
+    select_by: Literal["accuracy", "loss", "last"] = "loss"
+    """Development figure that chooses the checkpoint: highest label accuracy, or lowest loss. `last` keeps the weights
+    of the last step, and development figures are in the log alone."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
     """Trackers that get the figures too; they are always in `log.jsonl` of the run's folder."""
     cut: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (32, 128)

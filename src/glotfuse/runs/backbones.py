@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from glotfuse import distributed
 from glotfuse.backbones import LM, BackboneOptions, Encoder, load_encoder, load_lm
 from glotfuse.backbones.loading import resolve_device
@@ -35,6 +37,9 @@ def load_run_encoder(recipe: Recipe) -> Encoder:
 def start_processes(recipe: Recipe) -> None:
     """Joins the processes that a launcher started, if any, before a recipe's models are loaded.
 
+    On a CUDA device float32 matrix products run in TF32 from then on, several times faster; NVIDIA_TF32_OVERRIDE=0 in
+    the environment keeps them exact.
+
     Raises:
         ConfigError: The recipe's device is not for several processes.
     """
@@ -43,7 +48,10 @@ def start_processes(recipe: Recipe) -> None:
             f"Expected a device of auto, cuda or cpu where several processes run, each on a device of its own; found "
             f"{recipe.device!r}."
         )
-    distributed.start(cpu=resolve_device(recipe.device).type == "cpu")
+    device = resolve_device(recipe.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    distributed.start(cpu=device.type == "cpu")
 
 
 def backbone_options(config: EncoderConfig | LMConfig, device: str) -> BackboneOptions:

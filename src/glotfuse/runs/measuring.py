@@ -33,9 +33,8 @@ def measure_run(folder: Path, recipe: Recipe, backbones: tuple[Encoder, LM] | No
     labeller: Labeller
     if recipe.method == "embedding":
         encoder = backbones[0] if backbones else load_run_encoder(recipe)
-        labeller, weights_sha256 = baseline.load(
-            folder, encoder, input_reader(task, encoder, recipe.encoder.max_length)
-        )
+        reader = input_reader(task, encoder, settings.max_length or recipe.encoder.max_length)
+        labeller, weights_sha256 = baseline.load(folder, encoder, reader)
     else:
         loaded = backbones or (None, None)
         recorded = read_config(folder)

@@ -108,9 +108,12 @@ def _unread(recipe: Recipe, found: PlannedData, error: GlotfuseError) -> Planned
 
 def _check_length(recipe: Recipe, encoder: PlannedModel, found: PlannedData) -> None:
     most = encoder.max_length
-    if most is not None and recipe.encoder.max_length > most:
-        wanted = recipe.encoder.max_length
-        found.remarks.append(f"Training would refuse encoder.max_length {wanted}: {encoder.name} takes at most {most}.")
+    for key, wanted in (
+        ("encoder.max_length", recipe.encoder.max_length),
+        ("evaluation.max_length", recipe.evaluation.max_length),
+    ):
+        if most is not None and wanted is not None and wanted > most:
+            found.remarks.append(f"Training would refuse {key} {wanted}: {encoder.name} takes at most {most}.")
 
 
 def _plan_prompt(recipe: Recipe, task: Task, lm: PlannedModel | None, found: PlannedData) -> Prompt | None:

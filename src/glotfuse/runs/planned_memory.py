@@ -15,7 +15,7 @@ encoder tokens, D encoder width, L encoder layers, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -102,10 +102,11 @@ def estimate(
     dtype = encoder.dtype(recipe.encoder.dtype, device)
     held = [Part("encoder weights", encoder.weight_bytes(dtype), dtype)]
     limit = 512 if device == "cpu" else None  # as in inputs.order, of measuring and of training by default
-    eval_rows = rows_within(recipe.evaluation.batch_size, lengths, limit)
+    longest = replace(lengths, encoder=recipe.evaluation.max_length or lengths.encoder)  # of rows that are measured
+    eval_rows = rows_within(recipe.evaluation.batch_size, longest, limit)
     reads = fusion is not None and fusion.reads_encoder
     if lm is None or fusion is None:
-        passes = [Part("encoding", encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, layers=1))]
+        passes = [Part("encoding", encoder_pass(encoder, BYTES[dtype], eval_rows, longest.encoder, layers=1))]
         return _with_libraries(held, passes, device)
     held += _lm_weights(recipe, lm, device, processes)
     trained = sum(weights.numel() for weights in fusion.parameters() if weights.requires_grad)
@@ -126,9 +127,9 @@ def estimate(
             passes.append(Part("training: encoder pass", states, one))
         remembered = learning.training(rows) + (fusion_pass(fusion, encoder, rows, lengths.encoder) if reads else 0)
         passes.append(Part("training: fusion and LM, forward and backward", remembered, one))
-    measured = learning.measuring(eval_rows)
+    measured = LMPass(recipe, lm, device, longest, fusion, learning_adapter).measuring(eval_rows)
     if reads:
-        states = encoder_pass(encoder, BYTES[dtype], eval_rows, lengths.encoder, fusion=fusion, measuring=True)
+        states = encoder_pass(encoder, BYTES[dtype], eval_rows, longest.encoder, fusion=fusion, measuring=True)
         measured = max(measured, states)
     passes.append(Part("measuring", measured, f"{eval_rows} rows"))
     return _with_libraries(held, passes, device)

@@ -18,7 +18,7 @@ from glotfuse.backbones import LM, Encoder
 from glotfuse.errors import ConfigError
 from glotfuse.files import to_json
 from glotfuse.model import checkpoint
-from glotfuse.model.assembly import build_model
+from glotfuse.model.assembly import build_model, read_with, reader_up_to
 from glotfuse.progress import Bar, console
 from glotfuse.provenance import command_line, hardware, versions
 from glotfuse.recipes.checks import check
@@ -94,6 +94,7 @@ def train_run(
     start = stages.start_from(recipe, folder, lm.plain)
     set_seed(recipe.training.seed)
     run = Run(recipe, folder, task, rows, _fresh_model(recipe, task, encoder, start.lm))
+    reader = reader_up_to(run.model, recipe.evaluation.max_length)  # before training, for it may be refused
     if start.fusion is not None:
         stages.hand_over(run.model, start.fusion)
     record = _train(run, fresh=start.fusion is None)
@@ -104,6 +105,8 @@ def train_run(
     if start.records:
         record["stages"] = start.records
     record = {**_provenance(recipe, rows, started), **record}
+
+    read_with(run.model, reader)
 
     def finish() -> None:
         checkpoint.save(run.model, folder, record)

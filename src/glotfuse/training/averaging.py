@@ -94,7 +94,7 @@ def figure_of_average(
     model: FusedModel, averaging: Averaging, dev: DevExamples | None, config: TrainingConfig, batch_size: int
 ) -> float | None:
     """The development figure of the averaged weights; None where there are none, or nothing to judge them by."""
-    if not averaging.ready or dev is None:
+    if not averaging.ready or dev is None or config.select_by == "last":
         return None
     model.eval()
     with averaging.applied():

@@ -242,6 +242,7 @@ def train(
             "Free some space or choose another folder."
         ) from error
     last = distributed.once(lambda: last_state(state_folder))
+    chosen_by = f"eval_{config.select_by}" if dev and config.select_by != "last" else None
     steps = max(1, math.ceil(math.ceil(len(train_examples) / config.batch_size) / config.accumulation * config.epochs))
     args = TrainingArguments(
         output_dir=str(state_folder),
@@ -262,8 +263,8 @@ def train(
         save_strategy="steps",
         save_steps=10**9,
         save_total_limit=2,
-        metric_for_best_model=f"eval_{config.select_by}" if dev else None,
-        greater_is_better=config.select_by == "accuracy" if dev else None,
+        metric_for_best_model=chosen_by,
+        greater_is_better=config.select_by == "accuracy" if chosen_by else None,
         logging_steps=10**9,
         logging_nan_inf_filter=False,
         report_to=list(config.report_to) or "none",
@@ -314,7 +315,7 @@ def train(
             "Run the same command again to go on from there."
         )
     best_step, best_metric = state.best_global_step, state.best_metric
-    if dev is not None and state.best_model_checkpoint:
+    if chosen_by and state.best_model_checkpoint:
         load_parts(model, Path(state.best_model_checkpoint))
     figure = figure_of_average(model, averaging, dev, config, eval_batch_size)
     if figure is not None and is_better(figure, best_metric, config):
