@@ -10,7 +10,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from glotfuse.backbones import generating
 from glotfuse.backbones.adapter import Adapter
+from glotfuse.backbones.attention import is_flash, masks_obeyed
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.placement import input_device, input_dtype, is_fixed, say_fixed
 from glotfuse.backbones.prefix_cache import PrefixCache
@@ -87,6 +88,8 @@ class LM(nn.Module):
         sample = self.embed(ids)
         self.embedding_size = int(sample.shape[-1])
         self.embedding_rms = float(sample.float().pow(2).mean().sqrt())
+        self.selects_logits = False
+        self._check_running(sample)
         self.selects_logits = self._probe_selection(sample)
         self._check_causal(sample)
         self._check_embeddings(ids)
@@ -180,7 +183,11 @@ class LM(nn.Module):
         if cache is not None:
             options["past_key_values"] = cache
         # what the backward pass computes again is outside, so both passes leave the variable alone
-        with recomputing(self.model) if recompute else _grouped_queries(self.device):
+        own_mask = attention_mask is not None and attention_mask.ndim == 4
+        with (
+            recomputing(self.model) if recompute else _grouped_queries(self.device),
+            masks_obeyed(self.model) if own_mask else nullcontext(),
+        ):
             output = self.model(
                 inputs_embeds=embeds.to(self.dtype),
                 attention_mask=attention_mask,
@@ -243,8 +250,8 @@ class LM(nn.Module):
     def obeys_mask(self, length: int) -> bool:
         """Whether a 4-D attention mask alone decides what is seen among so many positions.
 
-        It does not with kernels that take none, with positions that are derived from the mask, and in layers with a
-        local window that is shorter.
+        It does not with kernels that take none (for FlashAttention another runs such a pass), with positions that are
+        derived from the mask, and in layers with a local window that is shorter.
         """
         config = self.model.config.get_text_config()
         windows = [
@@ -252,7 +259,8 @@ class LM(nn.Module):
             for name, value in config.to_dict().items()
             if name.endswith(("window", "window_size", "chunk_size")) and type(value) is int
         ]
-        simple = getattr(config, "_attn_implementation", None) in ("eager", "sdpa")
+        kernel = getattr(config, "_attn_implementation", None)
+        simple = kernel in ("eager", "sdpa") or is_flash(kernel)
         return simple and self.takes_positions and all(length <= window for window in windows if window > 0)
 
     def _ordinary_ids(self) -> Tensor:
@@ -278,6 +286,18 @@ class LM(nn.Module):
                 type(self.model).__name__,
             )
             return False
+
+    @torch.no_grad()
+    def _check_running(self, sample: Tensor) -> None:
+        """It must run at all."""
+        try:
+            self.run(sample[:2].unsqueeze(0), torch.ones(1, 2, dtype=torch.bool, device=sample.device))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise BackboneError(
+                f"Expected an LM that runs on {sample.device} in {sample.dtype}; found {type(self.model).__name__} in "
+                f"{self.identity.name}, which fails: {str(error).strip().splitlines()[0]}. Try another "
+                "attn_implementation, dtype or device."
+            ) from error
 
     @torch.no_grad()
     def _check_causal(self, sample: Tensor) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
+from glotfuse.backbones.attention import check_attention, refusal_of_attention
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.backbones.bundled.catalogue import BUNDLED
 from glotfuse.backbones.encoder import Encoder
@@ -147,6 +148,8 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
     device = resolve_device(options.device)
     hub: dict[str, Any] = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
     model_options = _model_options(options, device)
+    target = device if options.device_map is None else None
+    check_attention(kind, name, options.attn_implementation, model_options["dtype"], target)
     try:
         config = AutoConfig.from_pretrained(source, **hub)
         snapshot = None if Path(source).is_dir() else _snapshot(source, options.revision)
@@ -167,7 +170,9 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
             raise
-        raise _cannot_load(kind, name, source, error) from error
+        refused = refusal_of_attention(kind, name, options.attn_implementation, error)
+        raise (refused or _cannot_load(kind, name, source, error)) from error
+    check_attention(kind, name, options.attn_implementation, model.dtype, target)
     missing = sorted(found["missing_keys"])
     if is_encoder_decoder and own_class is None:
         model = model.get_encoder()
