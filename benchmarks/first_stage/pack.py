@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
 
+from glotfuse.api import FusedLM
 from glotfuse.files import to_json, write_files
-from glotfuse.model import locating
+from glotfuse.model import locating, self_check
 from glotfuse.run_folder import CARD, CONFIG, RECIPE, RECORD, WEIGHTS, read_config, read_object, read_record
 
 _LOGGED = ("eval_loss",)
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     weights = tensors_to_bytes(tensors)
     config = read_config(last) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     config.pop("reading_sha256", None)
+    config.pop("reference", None)  # of the last run alone
     record = read_record(last)
     record["mean_of"] = [read_config(run)["weights_sha256"] for run in options.runs]
     record["log"] = [line for line in record.get("log", []) if any(key in line for key in _LOGGED)]
@@ -50,7 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = {WEIGHTS: weights, CONFIG: to_json(config), RECIPE: to_json(recipe), RECORD: to_json(record)}
     files[CARD] = options.card.read_bytes()
     write_files(target, files)
+    files[CONFIG] = keep_reference(target)
     print(json.dumps({name: len(content) for name, content in files.items()}))
+
+
+def keep_reference(folder: Path) -> bytes:
+    """Writes into a packed fusion's config what it answers, for whoever loads it under other library versions."""
+    config = read_config(folder)
+    config.pop("reference", None)
+    content = to_json({**config, "reference": self_check.reference(FusedLM.from_pretrained(folder, device="cpu"))})
+    (folder / CONFIG).write_bytes(content)
+    return content
 
 
 if __name__ == "__main__":

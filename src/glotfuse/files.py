@@ -118,7 +118,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(values, dict):
             found.append(values)

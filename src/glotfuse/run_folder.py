@@ -18,6 +18,7 @@ README.md            the model card
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ COMPARISON, COMPARISON_PAGE = "comparison.json", "comparison.md"
 """What `glotfuse compare` leaves in a folder of its own."""
 
 CHECKPOINT_FORMAT = 1
+
+_MISSING = object()
+_OPTIONAL_PARTS: dict[str, tuple[type, ...]] = {
+    "encoder": (dict,),
+    "lm": (dict,),
+    "fusion": (dict,),
+    "prompt": (dict,),
+    "probe_sha256": (str,),
+    "reading_sha256": (str,),
+    "adapter": (dict,),
+    "reference": (dict,),
+}
 
 
 def report_file(folder: Path, split: str) -> Path:
@@ -139,4 +152,26 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"Expected checkpoint format {CHECKPOINT_FORMAT} in {path}; found {config.get('format')!r}. "
             "Update glotfuse."
         )
+    check_parts(config, path, {name: kind for name, kind in _OPTIONAL_PARTS.items() if name in config})
     return config
+
+
+def check_parts(config: Mapping[str, Any], path: Path, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuses a config of whose parts one is missing or of another type.
+
+    Args:
+        config: Read from `path`.
+        path: For the message.
+        kinds: The types that each part may have.
+
+    Raises:
+        CheckpointError: With the part, what was expected and what was found.
+    """
+    for name, allowed in kinds.items():
+        value = config.get(name, _MISSING)
+        if value is _MISSING or type(value) not in allowed:
+            found = "none" if value is _MISSING else f"{type(value).__name__}"
+            raise CheckpointError(
+                f"Expected {name!r} of the type {' or '.join(kind.__name__ for kind in allowed)} in {path}; found "
+                f"{found}. The file was changed or is of another program: restore or retrain it."
+            )

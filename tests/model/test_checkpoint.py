@@ -105,6 +105,44 @@ def test_damage_is_a_clear_error(saved: tuple[FusedLM, Path], name: str, damage:
         FusedLM.from_pretrained(saved[1], device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        *(
+            (name, None, f"Expected '{name}' of the type .*found none")
+            for name in ("encoder", "lm", "fusion", "labels")
+        ),
+        ("encoder", ["e5"], "Expected 'encoder' of the type dict .*found list"),
+        ("encoder", {}, "Expected 'name' of the type str"),
+        ("lm", {"name": 7}, "Expected 'name' of the type str .*found int"),
+        ("max_length", "256", "Expected 'max_length' of the type int .*found str"),
+        ("adapter", "x", "Expected 'adapter' of the type dict"),
+        ("probe_sha256", 5, "Expected 'probe_sha256' of the type str"),
+        ("reference", [], "Expected 'reference' of the type dict"),
+    ],
+)
+def test_a_malformed_part_of_the_config_is_named(
+    saved: tuple[FusedLM, Path], part: str, value: Any, message: str
+) -> None:
+    path = saved[1] / "config.json"
+    config = json.loads(path.read_text("utf8"))
+    config[part] = value
+    if value is None:
+        del config[part]
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        FusedLM.from_pretrained(saved[1], device="cpu")
+
+
+def test_an_unknown_key_of_an_identity_asks_for_an_update(saved: tuple[FusedLM, Path]) -> None:
+    path = saved[1] / "config.json"
+    config = json.loads(path.read_text("utf8"))
+    config["lm"]["shape_of_things"] = "to come"
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"identifies the lm .*shape_of_things.*Update glotfuse"):
+        FusedLM.from_pretrained(saved[1], device="cpu")
+
+
 def test_a_newer_format_is_refused(saved: tuple[FusedLM, Path]) -> None:
     path = saved[1] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf8")), "format": 99}))

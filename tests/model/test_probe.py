@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +207,25 @@ def test_a_checkpoint_keeps_the_probe(rows: tuple[FusedLM, ProbeRows], tmp_path:
     config = json.loads((tmp_path / CONFIG).read_text("utf8"))
     config.pop("probe_sha256")
     assert checkpoint.read_probe(tmp_path, config) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("weights", lambda x: x[:, :-1], "weights of"),
+        ("normalisation", lambda x: x[:-1], "normalisation of"),
+        ("bias", lambda x: x.to(torch.int64), "bias of torch.int64"),
+        ("gamma", lambda x: x.repeat(2), "gamma of"),
+        ("landmarks", lambda x: x.flatten(), "landmarks of|normalisation of|weights of"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_no_probe(
+    rows: tuple[FusedLM, ProbeRows], name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    tensors = fit_probe(*rows, None, seed=0)[0].to_tensors()
+    Probe.from_tensors(tensors)
+    with pytest.raises(ValueError, match=message):
+        Probe.from_tensors({**tensors, name: change(tensors[name]).contiguous()})
 
 
 def test_one_label_is_refused(rows: tuple[FusedLM, ProbeRows]) -> None:

@@ -64,6 +64,13 @@ def test_values_reach_their_fields(tmp_path: Path) -> None:
     assert found.lm == Recipe().lm
 
 
+def test_numbers_as_raw_labels_are_the_text_that_data_have(tmp_path: Path) -> None:
+    found = recipe(tmp_path, "task: {label_words: {0: negative, 1: positive, -1: none}}")
+    assert found.task.label_words == {"0": "negative", "1": "positive", "-1": "none"}
+    with pytest.raises(ConfigError, match=r"task\.label_words"):
+        recipe(tmp_path, "task: {label_words: {0: 3}}")
+
+
 def test_a_recipe_survives_json() -> None:
     changed = recipe_from_dict({"training": {"seed": 3}, "fusion": {"mixer_options": {"num_heads": 2}}})
     assert recipe_from_dict(json.loads(json.dumps(to_dict(changed)))) == changed

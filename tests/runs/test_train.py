@@ -67,7 +67,7 @@ def test_warm_start_is_recorded(tmp_path: Path) -> None:
 
 
 def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of texts that encoders will read from now on."""
+    """Numbers of texts that encoders will read from now on, without the reference texts of a checkpoint."""
     sizes: list[int] = []
     forward = Encoder.forward
 
@@ -76,6 +76,7 @@ def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return forward(self, input_ids, *arguments)
 
     monkeypatch.setattr(Encoder, "forward", counted)
+    monkeypatch.setattr("glotfuse.model.self_check.reference", lambda _: None)
     return sizes
 
 
@@ -105,6 +106,11 @@ def test_states_are_not_kept_where_the_recipe_says_so(
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1))
     train_run(small_recipe(data), tmp_path / "full")
     assert "computed anew every epoch" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.undo()
+    monkeypatch.setenv("GLOTFUSE_CACHE", str(tmp_path / "other"))
+    train_run(small_recipe(data), tmp_path / "kept")
+    full, kept = (read_config(tmp_path / name)["weights_sha256"] for name in ("full", "kept"))
+    assert full == kept, "weights should not depend on what is free on the disk"
 
 
 def test_a_run_that_died_before_its_first_state_begins_with_the_warm_start(tmp_path: Path) -> None:

@@ -25,13 +25,24 @@ from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, l
 from glotfuse.backbones.lora import adapter_files, load_adapter
 from glotfuse.errors import CheckpointError
 from glotfuse.files import to_json, write_files
-from glotfuse.model import locating
+from glotfuse.model import locating, self_check
 from glotfuse.model.assembly import ModelT, build_model
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.probe import Probe
+from glotfuse.model.recorded import PARTS, identity_of
 from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.recipes.loading import section_from_dict
-from glotfuse.run_folder import ADAPTER, CHECKPOINT_FORMAT, CONFIG, PROBE, READING, RECORD, WEIGHTS, read_config
+from glotfuse.run_folder import (
+    ADAPTER,
+    CHECKPOINT_FORMAT,
+    CONFIG,
+    PROBE,
+    READING,
+    RECORD,
+    WEIGHTS,
+    check_parts,
+    read_config,
+)
 
 
 def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = None) -> None:
@@ -72,6 +83,9 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
     if model.probe is not None:
         files[PROBE] = tensors_to_bytes(model.probe.to_tensors())
         config["probe_sha256"] = hashlib.sha256(files[PROBE]).hexdigest()
+    reference = self_check.reference(model)
+    if reference is not None:
+        config["reference"] = reference
     files[CONFIG] = to_json(config)
     if record is not None:
         files[RECORD] = to_json(dict(record))
@@ -118,7 +132,7 @@ def read_probe(folder: Path, config: Mapping[str, Any]) -> Probe | None:
     path = folder / PROBE
     try:
         return Probe.from_tensors(load_tensors(_read_checked(path, config["probe_sha256"])))
-    except (safetensors.SafetensorError, KeyError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"Expected the tensors of a probe in {path}; found: {error}.") from None
 
 
@@ -199,14 +213,14 @@ def load(
     """
     folder = locating.locate(name, revision)
     config = read_config(folder)
+    check_parts(config, folder / CONFIG, PARTS)
     weights = read_weights(folder, config["weights_sha256"])
-    recorded = {"encoder": dict(config["encoder"]), "lm": dict(config["lm"])}
-    prefix, src_lang = recorded["encoder"].pop("prefix"), recorded["encoder"].pop("src_lang")
-    identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
+    identities = {role: identity_of(role, config, folder / CONFIG) for role in ("encoder", "lm")}
     how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
-        encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
+        how_read = {"prefix": config["encoder"].get("prefix") or "", "src_lang": config["encoder"].get("src_lang")}
+        encoder = load_encoder(encoder or identities["encoder"].name, options, **how_read)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     if not isinstance(lm, LM):
         lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))
@@ -237,7 +251,8 @@ def load(
             f"Expected {width} features of {config['template']!r} in {folder / PROBE}; found "
             f"{model.probe.landmarks.shape[1]}. It is of another version: train again."
         )
-    return model.eval()
+    self_check.compare(model.eval(), config.get("reference"), folder)
+    return model
 
 
 def _lm_options(

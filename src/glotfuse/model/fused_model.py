@@ -26,7 +26,7 @@ from glotfuse.inputs.prompts import Prompt, build_prompt
 from glotfuse.inputs.reader import InputReader, Text
 from glotfuse.model.probe import Probe
 from glotfuse.model.sequences import Sequences, own_or_shared, pad_right, with_heads
-from glotfuse.model.state_cache import StateCache
+from glotfuse.model.state_cache import RoundedStates
 
 _ANY_LABELS = "Which topic is this text about? Answer with one of: {labels}."
 
@@ -64,7 +64,7 @@ class FusedModel(nn.Module):
         self.settings = dict(settings or {})
         self.label_ids = prompt.label_ids(self.labels)
         self.cache_head = True
-        self.state_cache: StateCache | None = None
+        self.state_cache: RoundedStates | None = None
         self.branching: bool | None = None
         self.gradient_checkpointing = False
         self.objective: Callable[[FusedModel, Batch, Tensor | int | None], dict[str, Tensor]] | None = None
@@ -115,7 +115,7 @@ class FusedModel(nn.Module):
         return [x.to(self.device) for x in states]
 
     @contextmanager
-    def reading_states(self, cache: StateCache | None) -> Iterator[None]:
+    def reading_states(self, cache: RoundedStates | None) -> Iterator[None]:
         """Hidden states come from this cache inside, or from the encoder alone."""
         before, self.state_cache = self.state_cache, cache
         try:

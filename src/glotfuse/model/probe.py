@@ -81,5 +81,21 @@ class Probe:
 
         Raises:
             KeyError: A part is missing.
+            ValueError: Shapes do not fit one another, or a part holds no real numbers.
         """
-        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
+        found = cls(**{field.name: tensors[field.name] for field in fields(cls)})
+        (num_landmarks, *_), (num_labels, *_) = (*found.landmarks.shape, 0), (*found.weights.shape, 0)
+        expected = {
+            "centre": (found.centre.numel(),),
+            "landmarks": (num_landmarks, found.landmarks.shape[-1] if found.landmarks.ndim else 0),
+            "normalisation": (num_landmarks, num_landmarks),
+            "weights": (num_labels, num_landmarks),
+            "bias": (num_labels,),
+            "gamma": (),
+            "shares": (2,),
+        }
+        for name, shape in expected.items():
+            tensor: Tensor = getattr(found, name)
+            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                raise ValueError(f"{name} of {tensor.dtype} {tuple(tensor.shape)}, expected real numbers {shape}")
+        return found

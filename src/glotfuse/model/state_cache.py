@@ -6,7 +6,8 @@ key is the hash of its token ids, and each encoder, dtype and choice of layers h
 in half precision, in one contiguous block (T,K,D) per text, and only those of the layers that the mixer reads. States
 that were just computed pass through the same rounding, so it makes no difference to a run which of them were cached.
 
-It only saves time: whatever goes wrong with the store, states are then computed each time, and a warning says why.
+It only saves time: whatever goes wrong with the store, states are then computed each time, rounded as they would have
+been, and a warning says why.
 LMDB does not work on network file systems; `GLOTFUSE_CACHE` names a folder on a local disk.
 
 Shapes: B batch, T tokens, K layers that are kept, D encoder width.
@@ -49,7 +50,68 @@ class StateCacheError(GlotfuseError):
     """States cannot or should not be kept; the message says why."""
 
 
-class StateCache:
+class RoundedStates:
+    """Encodes texts anew each time, with the rounding of states that are kept: a run's weights are then the same.
+
+    Args:
+        encoder: The frozen encoder.
+        layers: Indices of the layers to give, from 0.
+
+    Attributes:
+        hits: Texts that were read from a store.
+        misses: Texts that were computed.
+    """
+
+    def __init__(self, encoder: Encoder, layers: Sequence[int]):
+        self.encoder = encoder
+        self.layers = tuple(layers)
+        self.hits = self.misses = 0
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states of right-padded ids (B,T) under a mask (B,T): K tensors (B,T,D), zero at padding.
+
+        The tensors are views of one (B,T,K,D) on the encoder's device, in its dtype.
+
+        Raises:
+            ValueError: The padding is not at the right.
+        """
+        if bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
+            raise ValueError("Expected rows padded at the right; found a real token after padding.")
+        lengths = attention_mask.sum(1).tolist()
+        rows = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
+        keys = [_key(row) for row in rows]
+        blocks = self._read(keys)
+        missing = [i for i, block in enumerate(blocks) if block is None]
+        if missing:
+            found = self._encode([rows[i] for i in missing])
+            self._write({keys[i]: states for i, states in zip(missing, found, strict=True)})
+            for i, states in zip(missing, found, strict=True):
+                blocks[i] = states
+        self.hits += len(rows) - len(missing)
+        self.misses += len(missing)
+        known = [block for block in blocks if block is not None]
+        dtypes = {block.dtype for block in known}
+        shape = (*input_ids.shape, len(self.layers), self.encoder.hidden_size)
+        states = torch.zeros(shape, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32)
+        for row, block in enumerate(known):
+            states[row, : lengths[row]] = block
+        # half precision travels to the device, and becomes the encoder's dtype there
+        return states.to(self.encoder.device).to(self.encoder.dtype).unbind(2)
+
+    def _encode(self, rows: list[list[int]]) -> list[Tensor]:
+        """States (T,K,D) of each row in half precision."""
+        ids, mask = pad_and_mask(rows, self.encoder.pad_token_id)
+        stacked = torch.stack(self.encoder(ids, mask, self.layers), dim=2).cpu()
+        return [_to_half(stacked[i, : len(row)]) for i, row in enumerate(rows)]
+
+    def _read(self, keys: list[bytes]) -> list[Tensor | None]:
+        return [None] * len(keys)
+
+    def _write(self, found: dict[bytes, Tensor]) -> None:
+        """Nothing."""
+
+
+class StateCache(RoundedStates):
     """Encodes texts whose states are not in the store, and reads those that are.
 
     Args:
@@ -58,18 +120,12 @@ class StateCache:
         folder: Where stores are; deleting it is safe while nothing runs.
         max_bytes: Most bytes that the store of this encoder and these layers may take.
 
-    Attributes:
-        hits: Texts that were read.
-        misses: Texts that were computed.
-
     Raises:
         StateCacheError: The store cannot be opened.
     """
 
     def __init__(self, encoder: Encoder, layers: Sequence[int], folder: Path, max_bytes: int):
-        self.encoder = encoder
-        self.layers = tuple(layers)
-        self.hits = self.misses = 0
+        super().__init__(encoder, layers)
         self.path = folder / self._name()
         self._max_bytes = max(max_bytes, _MIN_BYTES)
         self._writing = self._reading = True
@@ -117,43 +173,6 @@ class StateCache:
                 self._begin_anew()
         except _failures() as error:
             raise StateCacheError(f"the store in {self.path} cannot be used ({error})") from error
-
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Hidden states of right-padded ids (B,T) under a mask (B,T): K tensors (B,T,D), zero at padding.
-
-        The tensors are views of one (B,T,K,D) on the encoder's device, in its dtype.
-
-        Raises:
-            ValueError: The padding is not at the right.
-        """
-        if bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
-            raise ValueError("Expected rows padded at the right; found a real token after padding.")
-        lengths = attention_mask.sum(1).tolist()
-        rows = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
-        keys = [_key(row) for row in rows]
-        blocks = self._read(keys)
-        missing = [i for i, block in enumerate(blocks) if block is None]
-        if missing:
-            found = self._encode([rows[i] for i in missing])
-            self._write({keys[i]: states for i, states in zip(missing, found, strict=True)})
-            for i, states in zip(missing, found, strict=True):
-                blocks[i] = states
-        self.hits += len(rows) - len(missing)
-        self.misses += len(missing)
-        known = [block for block in blocks if block is not None]
-        dtypes = {block.dtype for block in known}
-        shape = (*input_ids.shape, len(self.layers), self.encoder.hidden_size)
-        states = torch.zeros(shape, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        for row, block in enumerate(known):
-            states[row, : lengths[row]] = block
-        # half precision travels to the device, and becomes the encoder's dtype there
-        return states.to(self.encoder.device).to(self.encoder.dtype).unbind(2)
-
-    def _encode(self, rows: list[list[int]]) -> list[Tensor]:
-        """States (T,K,D) of each row in half precision."""
-        ids, mask = pad_and_mask(rows, self.encoder.pad_token_id)
-        stacked = torch.stack(self.encoder(ids, mask, self.layers), dim=2).cpu()
-        return [_to_half(stacked[i, : len(row)]) for i, row in enumerate(rows)]
 
     def _read(self, keys: list[bytes]) -> list[Tensor | None]:
         if not self._reading:

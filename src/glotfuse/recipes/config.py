@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from glotfuse.recipes.training_config import (
@@ -22,6 +22,13 @@ from glotfuse.recipes.training_config import (
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceMap = str | dict[str, int | str]
+
+
+def _text_keys(values: Any) -> Any:
+    """YAML reads the key of `0: negative` as a number; the data have it as text."""
+    if not isinstance(values, dict):
+        return values
+    return {str(key) if type(key) is int else key: value for key, value in values.items()}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -144,7 +151,7 @@ class TaskConfig:
     """Columns with text; null takes the task's own."""
     label_column: str | None = None
     """Column with the label; null takes the task's own. With `files` and no label column, text is unlabelled."""
-    label_words: dict[str, str] | None = None
+    label_words: Annotated[dict[str, str], BeforeValidator(_text_keys)] | None = None
     """Raw label to the word that the LM says; null takes the task's own."""
     template: str | None = None
     """What the encoder reads, with `{column}` fields; null takes the task's own."""

@@ -9,7 +9,7 @@ from glotfuse import distributed
 from glotfuse.files import cache_dir
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.fused_model import FusedModel
-from glotfuse.model.state_cache import STORES, StateCache, StateCacheError
+from glotfuse.model.state_cache import STORES, RoundedStates, StateCache, StateCacheError
 from glotfuse.progress import console
 from glotfuse.recipes.config import Recipe
 from glotfuse.runs.run import Run
@@ -19,7 +19,10 @@ _CPU_CACHE_GB = 20.0
 
 @contextmanager
 def keeping_states(run: Run) -> Iterator[None]:
-    """Keeps the encoder's states on the disk while a run's model is trained, where they fit the budget."""
+    """Keeps the encoder's states on the disk while a run's model is trained, where they fit the budget.
+
+    Where they do not they are computed each time and rounded all the same, so that no weight depends on a disk.
+    """
     model = run.model
     gigabytes = budget(run.recipe, model.encoder.device.type) if model.fusion.reads_encoder else 0.0
     with ExitStack() as stack:
@@ -29,6 +32,7 @@ def keeping_states(run: Run) -> Iterator[None]:
                 cache = stack.enter_context(_room_for_states(model, examples, int(gigabytes * 1e9)))
                 stack.enter_context(model.reading_states(cache))
             except StateCacheError as reason:
+                stack.enter_context(model.reading_states(RoundedStates(model.encoder, model.mixing.mixer.layers)))
                 console.print(f"Encoder states are computed anew every epoch: {reason}.", style="yellow")
         yield
 

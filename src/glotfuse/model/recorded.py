@@ -1,0 +1,57 @@
+"""What the config of a checkpoint has to record: its parts with their types, and which backbones they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from glotfuse.backbones import BackboneIdentity
+from glotfuse.errors import CheckpointError
+from glotfuse.run_folder import check_parts
+
+PARTS: dict[str, tuple[type, ...]] = {
+    "encoder": (dict,),
+    "lm": (dict,),
+    "fusion": (dict,),
+    "prompt": (dict,),
+    "max_length": (int,),
+    "template": (str,),
+    "cut_column": (str,),
+    "instruction": (str, NoneType),
+    "labels": (list, tuple),
+    "task": (str,),
+    "scale": (float, int, NoneType),
+}
+"""Without which no model can be put together."""
+_IDENTITY: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "revision": (str, NoneType),
+    "sha256": (str,),
+    "architecture": (str,),
+    "hidden_size": (int,),
+}
+_READING = ("prefix", "src_lang")
+"""What the encoder's entry says beside its identity."""
+
+
+def identity_of(role: str, config: Mapping[str, Any], path: Path) -> BackboneIdentity:
+    """Which encoder or LM a config was written with.
+
+    Args:
+        role: `encoder` or `lm`.
+        config: Read from `path`, with `PARTS` checked.
+        path: For messages.
+
+    Raises:
+        CheckpointError: The entry is malformed, or of a newer version.
+    """
+    values = {key: value for key, value in config[role].items() if key not in _READING}
+    check_parts(values, path, _IDENTITY)
+    try:
+        return BackboneIdentity.from_dict(values)
+    except TypeError as error:
+        raise CheckpointError(
+            f"Expected what identifies the {role} in {path}; found another key: {error}. Update glotfuse."
+        ) from None
