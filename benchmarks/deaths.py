@@ -1,9 +1,9 @@
 """Kills, and fills the disk of, a command at chosen moments, runs it again, and compares bytes with an untouched one.
 
-`python -m benchmarks.deaths [--moments 20] [--seed 0]`, on Linux, in about two minutes: tiny random backbones, a forked
-process for each try. A moment is a file operation (of Python) or a time, drawn over the whole of `glotfuse train`: it
-loads, fills the state cache, trains, saves and measures. Where a small file system can be mounted (as root), a run gets
-one that is too small, too.
+`python -m benchmarks.deaths [--moments 20] [--seed 0]`, on Linux, in a few minutes: tiny random backbones, a forked
+process for each try. A moment is a file operation (of Python) or a time, drawn over the whole of `glotfuse train`,
+which loads, fills the state cache, trains, saves and measures, and over `glotfuse eval`. Where a small file system can
+be mounted (as root), a run gets one that is too small, too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Tries:
             code, self.operations = forked(self.command("train", place), self.log, watched=place)
             self.seconds = time.monotonic() - started
             assert code == 0, self.log.read_text("utf8")
-        self.expected = hashes(place / "run", *RESULTS)
+        self.trained = place / "run"
+        self.expected = hashes(self.trained, *RESULTS)
 
     @property
     def log(self) -> Path:
@@ -83,12 +84,12 @@ class Tries:
 
         return work
 
-    def again(self, moment: str, place: Path, code: int, at_work: str) -> None:
+    def again(self, moment: str, place: Path, code: int, at_work: str, command: str = "train") -> None:
         """Starts the same command again, compares, and notes the line."""
         said = self.log.read_text("utf8")
         error = "traceback" if "Traceback" in said else "plain" if "error: " in said else ""
         self.log.unlink()
-        second, _ = forked(self.command("train", place), self.log)
+        second, _ = forked(self.command(command, place), self.log)
         outcome = "goes on" if second == 0 else "fails"
         if code == 0:
             outcome, second = "was done", 0
@@ -112,6 +113,23 @@ def die(tries: Tries, moments: int, draw: random.Random) -> None:
         place = tries.place()
         code, done = forked(tries.command("train", place), tries.log, watched=place, die_after=seconds)
         tries.again(f"kill after {seconds:.2f} s", place, code, stage_of(done[-1]) if done else "starting")
+
+
+def die_measuring(tries: Tries, moments: int, draw: random.Random) -> None:
+    """Kills `glotfuse eval` of a run that is trained and not measured."""
+
+    def unmeasured() -> Path:
+        place = tries.place()
+        shutil.copytree(tries.trained, place / "run", ignore=shutil.ignore_patterns("predictions", "report-*"))
+        return place
+
+    place = unmeasured()
+    code, operations = forked(tries.command("eval", place), tries.log, watched=place)
+    assert code == 0, tries.log.read_text("utf8")
+    for number in sorted(draw.sample(range(1, len(operations) + 1), min(moments, len(operations)))):
+        place = unmeasured()
+        code, done = forked(tries.command("eval", place), tries.log, watched=place, die_at=number)
+        tries.again(f"kill eval at operation {number}", place, code, stage_of(done[-1]), "eval")
 
 
 def fill(tries: Tries, moments: int, draw: random.Random) -> None:
@@ -157,6 +175,7 @@ def main() -> int:
         (root / "recipe.json").write_text(json.dumps(small_values(write_task(root / "data"), **parts)), "utf8")
         tries = Tries(root, root / "recipe.json")
         die(tries, chosen.moments, draw)
+        die_measuring(tries, chosen.moments, draw)
         fill(tries, chosen.moments, draw)
         fill_for_real(tries, chosen.moments // 2, draw)
         Console(width=140).print(tries.table)

@@ -77,6 +77,21 @@ def test_train_prints_a_table_and_leaves_the_reports(
     assert report["results"]
 
 
+def test_a_run_that_was_trained_and_not_measured_is_only_measured(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unmeasured = shutil.ignore_patterns("predictions", "report-*", "README.md")
+    shutil.copytree(trained / "run", tmp_path / "run", ignore=unmeasured)
+    weights = (tmp_path / "run" / "fusion.safetensors").stat().st_mtime_ns
+    command = ("train", str(trained / "small.yaml"), "--out", str(tmp_path / "run"))
+    assert run(*command, monkeypatch=monkeypatch) == 0
+    assert "is trained; going on with measuring it" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "run" / "fusion.safetensors").stat().st_mtime_ns == weights
+    assert (tmp_path / "run" / "report-test.json").read_bytes() == (trained / "run" / "report-test.json").read_bytes()
+    assert (tmp_path / "run" / "README.md").exists()
+    assert run(*command, monkeypatch=monkeypatch) == 1, "a finished and measured run is not trained again"
+
+
 def test_classify_prints_labels_and_json(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

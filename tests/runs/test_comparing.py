@@ -170,6 +170,15 @@ def test_runs_on_different_rows_are_refused(tmp_path: Path) -> None:
         compare([Contestant("one", [one])])
 
 
+def test_a_folder_of_runs_stands_for_the_runs_in_it(tmp_path: Path) -> None:
+    paths = write_recipes(tmp_path, "last", "mean")
+    expected = compare_all(paths, tmp_path / "out", seeds=2)
+    found = compare_all([tmp_path / "out"], tmp_path / "again")
+    assert [recipe.name for recipe in found.recipes] == [recipe.name for recipe in expected.recipes]
+    assert [list(recipe.seeds) for recipe in found.recipes] == [[0, 1], [0, 1]]
+    assert found.pairs == expected.pairs
+
+
 def test_sources_that_are_neither_or_have_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="neither"):

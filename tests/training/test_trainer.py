@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.inputs.batch import prepare
 from glotfuse.inputs.order import LengthGroupedOrder
 from glotfuse.recipes.checks import check_trackers
+from glotfuse.recipes.training_config import TrainingConfig
 from glotfuse.run_folder import LOG, read_log
 from glotfuse.training import trainer as training
 from glotfuse.training.data_parallel import stay_on
@@ -117,6 +119,29 @@ def test_backbones_are_byte_identical_after_training(tmp_path: Path) -> None:
     train(model, examples, dev, tmp_path, **OPTIONS)
     assert (hash_module(model.encoder), hash_module(model.lm)) == before[:2]
     assert digest(model) != before[2]
+
+
+def test_a_full_disk_at_the_log_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples, _ = fresh()
+    plain = Path.open
+
+    def full(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if self.name == "log.jsonl" and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(CheckpointError, match=r"figures of step \d+ to .*log\.jsonl; found: No space left.*free"):
+        train(model, examples, None, tmp_path, **OPTIONS)
+
+
+def test_a_state_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    model, examples, _ = fresh()
+    (tmp_path / "state").write_text("")
+    with pytest.raises(CheckpointError, match=r"Expected to make .*state; found: "):
+        training.train(model, examples, None, tmp_path / "state", TrainingConfig())
 
 
 def test_training_learns(tmp_path: Path) -> None:
