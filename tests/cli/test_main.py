@@ -89,7 +89,7 @@ def test_a_run_that_was_trained_and_not_measured_is_only_measured(
     assert (tmp_path / "run" / "fusion.safetensors").stat().st_mtime_ns == weights
     assert (tmp_path / "run" / "report-test.json").read_bytes() == (trained / "run" / "report-test.json").read_bytes()
     assert (tmp_path / "run" / "README.md").exists()
-    assert run(*command, monkeypatch=monkeypatch) == 1, "a finished and measured run is not trained again"
+    assert run(*command, monkeypatch=monkeypatch) == 2, "a finished and measured run is not trained again"
 
 
 def test_classify_prints_labels_and_json(
