@@ -107,7 +107,7 @@ def wait_for_gpu() -> None:
 
 
 def peak_megabytes(run: Callable[[], object], device: str = "cpu") -> float:
-    """Greatest growth of memory while `run` runs, in MB: the process's resident memory, or what tensors take on a GPU."""
+    """Greatest growth of the process's resident memory, or of what tensors take on a GPU, while `run` runs, in MB."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

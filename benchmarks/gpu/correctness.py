@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from benchmarks.gpu.checks import BOUNDS, Check, Outcome, compare, fast_paths, outcome
-from benchmarks.gpu.models import Pair, answered, backbones, fused, texts
+from benchmarks.gpu.configs import Pair
+from benchmarks.gpu.models import answered, backbones, fused, texts
 from glotfuse.api import FusedLM
 from glotfuse.backbones import LM, Encoder
 
