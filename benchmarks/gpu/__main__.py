@@ -127,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         for part in case_parts(case, torch.device(chosen.device), chosen.small):
             say({"part": part, "skipped": "the time was up"})
+    if chosen.small or chosen.device == "cpu":
+        console.print("A rehearsal: the ratios of tiny models, or of a CPU, say nothing about a GPU.", style="yellow")
     code = summarise(console, found, time.monotonic() - started)
     if chosen.json:
         chosen.json.write_text(

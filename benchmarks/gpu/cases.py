@@ -6,6 +6,7 @@ A process of its own per case, for an error on a GPU can leave the whole process
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import logging
@@ -130,6 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--needed", type=json.loads, default={})
     chosen = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
+    gc.freeze()  # or collecting before every round would look at all that the libraries have made
     parts = case_parts(chosen.case, torch.device(chosen.device), chosen.small)
     run_case(parts, chosen.seconds, chosen.needed, lambda said: print(MARK + json.dumps(said), flush=True))
 
