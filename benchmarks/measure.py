@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 PAGE = resource.getpagesize()
 
 
@@ -34,9 +36,9 @@ class Row:
     spread: str
     """Least and greatest ratio of the alternating rounds."""
     target: str
-    """Such as `>= 4`."""
+    """Such as `>= 4`; empty where there is none."""
     met: bool
-    """Whether the ratio meets it."""
+    """Whether the ratio meets it, where there is one."""
     points: dict[str, float] | None = None
     """The second figure by size, for growth."""
 
@@ -53,7 +55,7 @@ def row(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Row:
-    """Compares two sides measured in turns: the ratio is second / first for `at_least`, first / second for `at_most`.
+    """Compares two sides measured in turns: the ratio is first / second for `at_most`, else second / first.
 
     Args:
         measure: Its name.
@@ -68,32 +70,51 @@ def row(
         ratios = [b / a for a, b in rounds]
         ratio, target = median(second) / median(first), f">= {at_least:g}"
         met = ratio >= at_least
-    else:
-        assert at_most is not None
+    elif at_most is not None:
         ratios = [a / b for a, b in rounds]
         ratio, target = median(first) / median(second), f"<= {at_most:g}"
         met = ratio <= at_most
+    else:
+        ratios = [b / a for a, b in rounds]
+        ratio, target, met = median(second) / median(first), "", True
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     return Row(measure, median(first), median(second), unit, ratio, spread, target, met)
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side per round, the sides in turns; the order changes from round to round."""
+    """Seconds of each side per round, the sides in turns; the order changes from round to round.
+
+    Where a GPU is in use, the clock stops when its work is done.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warm_up, rounds):
         names = list(sides) if turn % 2 else list(sides)[::-1]
         for name in names:
             gc.collect()
+            wait_for_gpu()
             start = time.perf_counter()
             sides[name]()
+            wait_for_gpu()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def peak_megabytes(run: Callable[[], object]) -> float:
-    """Greatest growth of the process's resident memory while `run` runs, in MB."""
+def wait_for_gpu() -> None:
+    """Waits until the work that a GPU was given is done; where none is in use there is none to wait for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_megabytes(run: Callable[[], object], device: str = "cpu") -> float:
+    """Greatest growth of the process's resident memory, or of what tensors take on a GPU, while `run` runs, in MB."""
     gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        run()
+        wait_for_gpu()
+        return (torch.cuda.max_memory_allocated() - allocated) / 1e6
     _trim()
     before = _resident()
     peak, done = before, threading.Event()

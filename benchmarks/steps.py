@@ -61,16 +61,16 @@ def textbook_trainer(textbook: TextbookModel) -> Trainer:
     return Trainer(textbook.parameters(), lambda examples: [textbook.loss(examples)])
 
 
-def random_batches(examples: list[PreparedExample], seed: int) -> list[list[PreparedExample]]:
+def random_batches(examples: list[PreparedExample], seed: int, size: int = BATCH) -> list[list[PreparedExample]]:
     order = random.Random(seed).sample(range(len(examples)), len(examples))
-    return [[examples[i] for i in order[start : start + BATCH]] for start in range(0, len(order), BATCH)]
+    return [[examples[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
 
 
-def grouped_batches(examples: list[PreparedExample], epoch: int) -> list[list[PreparedExample]]:
-    order = LengthGroupedOrder([len(e.encoder_ids) for e in examples], BATCH, 0)
+def grouped_batches(examples: list[PreparedExample], epoch: int, size: int = BATCH) -> list[list[PreparedExample]]:
+    order = LengthGroupedOrder([len(e.encoder_ids) for e in examples], size, 0)
     order.set_epoch(epoch)
     indices = list(order)
-    return [[examples[i] for i in indices[start : start + BATCH]] for start in range(0, len(indices), BATCH)]
+    return [[examples[i] for i in indices[start : start + size]] for start in range(0, len(indices), size)]
 
 
 def training(short: bool) -> list[Row]:

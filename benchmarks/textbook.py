@@ -70,40 +70,48 @@ class TextbookModel(nn.Module):
     def rows(self, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor]:
         """Embeddings (B,M,H) of head, span, tail and answer, and their mask; padding stands inside, after the span."""
         model = self.model[0]
+        device = model.device
         batch = collate(examples, model.encoder.pad_token_id, answers=bool(examples[0].answer_ids))
+        encoder_ids, encoder_mask = batch.encoder_ids.to(device), batch.encoder_mask.to(device)
         with torch.no_grad():
             output = model.encoder.model(
-                input_ids=batch.encoder_ids, attention_mask=batch.encoder_mask.long(), output_hidden_states=True
+                input_ids=encoder_ids, attention_mask=encoder_mask.long(), output_hidden_states=True
             )
-        mixed = self.mixer(output.hidden_states[1:], batch.encoder_mask)
+        mixed = self.mixer(output.hidden_states[1:], encoder_mask)
         span = self.projector(mixed)
         if model.fusion.match_scale is not None:
             span = F.rms_norm(span, span.shape[-1:], eps=1e-12) * model.fusion.match_scale
         size = len(examples)
-        span = torch.cat([span * batch.encoder_mask.unsqueeze(-1), self.boundary.expand(size, 1, -1)], dim=1)
-        span_mask = F.pad(batch.encoder_mask, (0, 1), value=True)
+        span = torch.cat([span * encoder_mask.unsqueeze(-1), self.boundary.expand(size, 1, -1)], dim=1)
+        span_mask = F.pad(encoder_mask, (0, 1), value=True)
         embed = model.lm.model.get_input_embeddings()
-        head = embed(torch.tensor(model.prompt.head_ids)).expand(size, -1, -1)
-        tail_ids = torch.tensor(model.prompt.tail_ids).expand(size, -1)
-        after_ids = torch.cat([tail_ids, batch.answer_ids], dim=1)
+        head = embed(torch.tensor(model.prompt.head_ids, device=device)).expand(size, -1, -1)
+        tail_ids = torch.tensor(model.prompt.tail_ids, device=device).expand(size, -1)
+        after_ids = torch.cat([tail_ids, batch.answer_ids.to(device)], dim=1)
         after = embed(after_ids.clamp_min(0))
-        mask = torch.cat([torch.ones(head.shape[:2], dtype=torch.bool), span_mask, after_ids >= 0], dim=1)
+        head_mask = torch.ones(head.shape[:2], dtype=torch.bool, device=device)
+        mask = torch.cat([head_mask, span_mask, after_ids >= 0], dim=1)
         return torch.cat([head, span.to(head.dtype), after], dim=1), mask
 
     def loss(self, examples: Sequence[PreparedExample]) -> Tensor:
         """Mean cross-entropy of the answer tokens, from logits at all positions."""
         model = self.model[0]
         embeds, mask = self.rows(examples)
-        answers = collate(examples, model.encoder.pad_token_id, answers=True).answer_ids
+        answers = collate(examples, model.encoder.pad_token_id, answers=True).answer_ids.to(model.device)
         labels = F.pad(answers, (embeds.shape[1] - answers.shape[1], 0), value=-100)
         logits = model.lm.model(
             inputs_embeds=embeds, attention_mask=mask.long(), position_ids=_positions(mask), use_cache=False
         ).logits
         return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
-    @torch.no_grad()
     def classify(self, examples: Sequence[PreparedExample], batch_size: int = 32, max_tokens: int = 10) -> list[str]:
         """Greedy generation, then the label word that the answer is, or nothing."""
+        labels = self.model[0].labels
+        return [text if text in labels else "" for text in self.generate(examples, batch_size, max_tokens)]
+
+    @torch.no_grad()
+    def generate(self, examples: Sequence[PreparedExample], batch_size: int = 32, max_tokens: int = 10) -> list[str]:
+        """Greedy generation behind the whole prompt."""
         model = self.model[0]
         tokenizer, found = model.lm.tokenizer, []
         for start in range(0, len(examples), batch_size):
@@ -117,8 +125,7 @@ class TextbookModel(nn.Module):
                 eos_token_id=list(model.prompt.end_ids[:1]),
                 pad_token_id=tokenizer.eos_token_id,
             )
-            texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-            found += [text if text in model.labels else "" for text in texts]
+            found += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return found
 
 

@@ -9,6 +9,7 @@ Weights are seeded. A folder is made once per process and never written to by th
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ __all__ = [
     "tiny_model",
     "with_labels",
 ]
+
+DEVICE = os.environ.get("GLOTFUSE_TEST_DEVICE", "cpu")
+"""Where tiny models stand. Most tests expect a CPU; `python -m benchmarks.gpu` runs one that does not on the GPU."""
 
 CHAT = ("llama", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "mistral-short")
 """LMs whose tokenizer has a chat template."""
@@ -77,12 +81,12 @@ def _save(make_model: Callable[[int], Any], make_tokenizer: Callable[[Path], Any
 def tiny_encoder(family: str = "xlm-r", **options: Any) -> Encoder:
     """A loaded tiny encoder; keyword options as in `load_encoder` and `BackboneOptions`."""
     load = {name: options.pop(name) for name in ("dtype", "attn_implementation") if name in options}
-    return load_encoder(encoder_folder(family), BackboneOptions(device="cpu", **load), **options)
+    return load_encoder(encoder_folder(family), BackboneOptions(device=DEVICE, **load), **options)
 
 
 def tiny_lm(family: str = "llama", **options: Any) -> LM:
     """A loaded tiny LM; keyword options as in `BackboneOptions`."""
-    return load_lm(lm_folder(family), BackboneOptions(device="cpu", **options))
+    return load_lm(lm_folder(family), BackboneOptions(device=DEVICE, **options))
 
 
 def tiny_model(

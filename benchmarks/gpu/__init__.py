@@ -1,0 +1,1 @@
+"""glotfuse on a GPU, with random weights of the real configurations: `python -m benchmarks.gpu`."""
