@@ -22,6 +22,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
+from glotfuse.backbones.byte_fallback import reads_bytes
 from glotfuse.backbones.lora import adapter_files, load_adapter
 from glotfuse.errors import CheckpointError
 from glotfuse.files import to_json, write_files
@@ -55,6 +56,7 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
             **model.encoder.identity.to_dict(),
             "prefix": model.encoder.prefix,
             "src_lang": model.encoder.src_lang,
+            "byte_fallback": model.encoder.byte_fallback,
         },
         "lm": model.lm.identity.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -201,13 +203,15 @@ def load(
     config = read_config(folder)
     weights = read_weights(folder, config["weights_sha256"])
     recorded = {"encoder": dict(config["encoder"]), "lm": dict(config["lm"])}
-    prefix, src_lang = recorded["encoder"].pop("prefix"), recorded["encoder"].pop("src_lang")
+    reading = {key: recorded["encoder"].pop(key) for key in ("prefix", "src_lang")}
+    reading["byte_fallback"] = recorded["encoder"].pop("byte_fallback", False)  # None had it before it was recorded
     identities = {role: BackboneIdentity.from_dict(values) for role, values in recorded.items()}
     how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
-        encoder = load_encoder(encoder or identities["encoder"].name, options, prefix=prefix, src_lang=src_lang)
+        encoder = load_encoder(encoder or identities["encoder"].name, options, **reading)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
+    check_byte_fallback(encoder, reading["byte_fallback"], folder)
     if not isinstance(lm, LM):
         lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))
     _check_identity("lm", identities["lm"], lm.identity, folder)
@@ -267,6 +271,21 @@ def _keep_reading(model: FusedModel, weights: Mapping[str, Any], folder: Path) -
         model.keep_reading(weights)
     except RuntimeError as error:
         raise CheckpointError(f"Expected weights in {folder / READING} that fit the config; found: {error}") from None
+
+
+def check_byte_fallback(encoder: Encoder, recorded: bool, folder: Path) -> None:
+    """Refuses an encoder whose token ids of rare characters are others than those of training.
+
+    Raises:
+        CheckpointError: It reads them as bytes and the checkpoint does not, or the other way round.
+    """
+    if encoder.byte_fallback == recorded or (recorded and reads_bytes(encoder.tokenizer)):
+        return
+    raise CheckpointError(
+        f"Expected an encoder with byte_fallback {str(recorded).lower()}, as {folder} was trained with; found "
+        f"{str(encoder.byte_fallback).lower()}. Load it with load_encoder(..., byte_fallback={recorded}), or leave it "
+        "to the checkpoint to load."
+    )
 
 
 def _check_identity(role: str, expected: BackboneIdentity, found: BackboneIdentity, folder: Path) -> None:
