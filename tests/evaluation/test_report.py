@@ -28,7 +28,7 @@ def report() -> EvaluationReport:
         labels=LABELS,
         results=(
             language_result("eng_Latn", [0, 1, 0, 1], [0, 1, 0, 1], LABELS),
-            language_result("sin_Sinh", [0, 1, 0, 1], [0, 1, -1, 0], LABELS, num_truncated=3),
+            language_result("sin_Sinh", [0, 1, 0, 1], [0, 1, -1, 0], LABELS, num_truncated=3, unknown_rate=0.004),
             language_result("luo_Latn", [0, 1, 0, 1], [1, 1, 0, 0], LABELS),
         ),
         missing_languages=("tam_Taml",),
@@ -126,18 +126,18 @@ def test_a_language_scored_twice_is_refused(report: EvaluationReport) -> None:
 
 def test_markdown_has_a_row_per_language_then_the_averages(report: EvaluationReport) -> None:
     lines = report.to_markdown().splitlines()
-    start = lines.index("| Language | Code | n | Accuracy % | Macro-F1 % | Truncated | Invalid |")
+    start = lines.index("| Language | Code | n | Accuracy % | Macro-F1 % | Cut | Invalid | Unknown % |")
     # Wilson, 2 of 4: 0.5 -+ 1.96 * sqrt(0.25 / 4 + 1.96^2 / 64) / (1 + 1.96^2 / 4) = [0.150, 0.850]
     assert lines[start + 2].startswith(
-        "| English | eng_Latn | 4 | 100.0 [51.0, 100.0] | 100.0 [100.0, 100.0] | 0 | 0 |"
+        "| English | eng_Latn | 4 | 100.0 [51.0, 100.0] | 100.0 [100.0, 100.0] | 0 | 0 | – |"
     )
     assert lines[start + 3].startswith("| Sinhala | sin_Sinh | 4 | 50.0 [15.0, 85.0] | 58.3 [")
-    assert lines[start + 3].endswith("] | 3 | 1 |")
+    assert lines[start + 3].endswith("] | 3 | 1 | 0.4 |")
     assert lines[start + 4].startswith("| Luo | luo_Latn | 4 | 50.0 [15.0, 85.0] | 50.0 [")
     assert lines[start + 5 : start + 8] == [
-        "| **Average, all (3)** |  |  | 66.7 | 69.4 |  |  |",
-        "| **Average, all but English (2)** |  |  | 50.0 | 54.2 |  |  |",
-        "| **Average, low-resource (1)** |  |  | 50.0 | 58.3 |  |  |",
+        "| **Average, all (3)** |  |  | 66.7 | 69.4 |  |  |  |",
+        "| **Average, all but English (2)** |  |  | 50.0 | 54.2 |  |  |  |",
+        "| **Average, low-resource (1)** |  |  | 50.0 | 58.3 |  |  |  |",
     ]
 
 
@@ -153,20 +153,33 @@ def test_markdown_says_what_was_run_and_which_languages_are_left_out(report: Eva
 
 def test_a_report_without_results_shows_dashes(report: EvaluationReport) -> None:
     page = replace(report, results=()).to_markdown()
-    assert "| **Average, all (0)** |  |  | – | – |  |  |" in page
+    assert "| **Average, all (0)** |  |  | – | – |  |  |  |" in page
 
 
 def test_the_terminal_table_fits_80_characters_and_breaks_no_number(report: EvaluationReport) -> None:
     widest = Interval(1.0, 0.9821, 1.0)
     results = tuple(
-        replace(r, language=code, num_examples=14014, accuracy=widest, macro_f1=widest, num_truncated=14014)
+        replace(
+            r, language=code, num_examples=14014, accuracy=widest, macro_f1=widest, num_truncated=14014, unknown_rate=1
+        )
         for r, code in zip(report.results, ["eng_Latn", "arb_Latn", "knc_Arab"], strict=True)
     )
     lines = rendered(replace(report, results=results).rich_table()).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.count("100.0 [98.2, 100.0]") for line in lines) == 6
     assert sum(line.count("14014") for line in lines) == 6
+    assert sum(line.rstrip().endswith(" 100.0") for line in lines if "14014" in line) == 3
     assert not any("…" in line for line in lines)
+
+
+def test_a_report_from_before_unknown_tokens_were_counted_is_read(report: EvaluationReport) -> None:
+    data = json.loads(json.dumps(report.to_dict()))
+    for result in data["results"]:
+        del result["unknown_rate"]
+    found = EvaluationReport.from_dict(data)
+    assert [result.unknown_rate for result in found.results] == [None, None, None]
+    assert "| 3 | 1 | – |" in found.to_markdown()
+    assert "Unknown tokens" not in found.to_markdown()
 
 
 def test_brackets_in_names_are_shown_as_they_are(report: EvaluationReport) -> None:

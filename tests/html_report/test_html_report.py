@@ -138,7 +138,7 @@ def test_texts_of_users_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_run_holds_the_scores_of_its_report(tmp_path: Path) -> None:
-    report = write_run(tmp_path)
+    report = write_run(tmp_path, unknown={"yor_Latn": 0.0024})
     html = build_report(tmp_path)
     page = Page(html)
     for result in report.results:
@@ -146,7 +146,8 @@ def test_the_table_of_a_run_holds_the_scores_of_its_report(tmp_path: Path) -> No
         assert result.language in row[0]
         for cell, score in ((row[1], result.accuracy), (row[3], result.macro_f1)):
             assert cell == f"{score.value * 100:.1f} [{score.low * 100:.1f}, {score.high * 100:.1f}]"
-        assert row[4:7] == [str(result.num_examples), str(result.num_truncated), str(result.num_invalid)]
+        counts = [str(result.num_examples), str(result.num_truncated), str(result.num_invalid)]
+        assert row[4:8] == [*counts, "0.2" if result.language == "yor_Latn" else "–"]
         assert f'<circle cx="{result.accuracy.value * 100:.1f}%"' in html
     for group, title in (("all", "all"), ("low_resource", "low-resource")):
         average = report.averages[group]
@@ -225,6 +226,14 @@ def test_what_was_recorded_is_shown_and_the_rest_is_named_as_missing(tmp_path: P
     assert "training development step kept: 50" in shown, "the log file stands in for a record without one"
     assert "Command glotfuse train my.yaml" in shown
     assert "Hardware cpu: 2 cores" in shown
+
+
+@pytest.mark.parametrize(("rate", "named"), [(0.25, True), (0.01, False), (None, False)])
+def test_unknown_tokens_above_one_percent_stand_at_the_top(tmp_path: Path, rate: float | None, named: bool) -> None:
+    write_run(tmp_path, unknown={"mya_Mymr": rate})
+    page = Page(build_report(tmp_path))
+    assert ("Burmese (mya_Mymr) 25.0%" in page.text) == named
+    assert ("encoder.byte_fallback true" in page.text) == named
 
 
 def test_a_planted_leak_stands_at_the_top(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ def run(tmp_path: Path) -> Path:
     }
     (folder / "training.json").write_text(json.dumps(record))
     results = tuple(
-        language_result(code, [0, 0, 1, 1], [0, 0, 1, 0], ["science", "health news"], num_truncated=cut)
-        for code, cut in (("eng_Latn", 0), ("sin_Sinh", 0), ("yor_Latn", 1))
+        language_result(
+            code, [0, 0, 1, 1], [0, 0, 1, 0], ["science", "health news"], num_truncated=cut, unknown_rate=rate
+        )
+        for code, cut, rate in (("eng_Latn", 0, 0.0), ("sin_Sinh", 0, 0.2), ("yor_Latn", 1, None))
     )
     report = EvaluationReport(
         "topics", "files", "test", {"name": "mean"}, ("science", "health news"), results,
@@ -81,6 +83,7 @@ def test_text_says_what_the_files_say(run: Path) -> None:
         "Not in that list: Yoruba.",
         "| Yoruba | yor_Latn | 4 | 75.0 [30.1, 95.4] |",
         "Measured texts that were cut: 1 (Yoruba 1).",
+        "what it read of: Sinhala (sin_Sinh) 20.0%.",
         "Leak: repeated rows, Yoruba: 1 of 4 rows; Remove them.",
         "Little training data: 10 rows.",
         "Quantised in training: torchao-int8.",

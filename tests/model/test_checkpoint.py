@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from built import built, scores
+from built import TASK, built, scores
 from glotfuse import files
 from glotfuse.api import FusedLM
+from glotfuse.backbones import BackboneOptions, load_encoder
 from glotfuse.errors import CheckpointError
-from tiny import TEXTS, encoder_folder, lm_folder
+from glotfuse.model.assembly import build_model
+from glotfuse.recipes.config import FusionConfig, PromptConfig
+from tiny import TEXTS, byte_encoder_folder, encoder_folder, lm_folder, tiny_lm
 
 
 @pytest.fixture
@@ -70,9 +75,68 @@ def test_same_architecture_with_other_weights_is_refused(saved: tuple[FusedLM, P
         FusedLM.from_pretrained(saved[1], lm=lm_folder("llama", seed=6), device="cpu")
 
 
-def test_a_moved_backbone_is_accepted(saved: tuple[FusedLM, Path], tmp_path: Path) -> None:
-    import shutil
+@pytest.fixture
+def over_bytes(tmp_path: Path) -> tuple[FusedLM, Path]:
+    """Of an encoder that reads unknown characters as bytes."""
+    encoder = load_encoder(byte_encoder_folder(), BackboneOptions(device="cpu"))
+    model = build_model(FusedLM, encoder, tiny_lm(), fusion=FusionConfig(), prompt=PromptConfig(), **TASK).eval()
+    model.save_pretrained(tmp_path / "bytes")
+    return model, tmp_path / "bytes"
 
+
+def without_record(folder: Path) -> Path:
+    """The checkpoint as it was before byte fallback was recorded."""
+    config = json.loads((folder / "config.json").read_text("utf8"))
+    del config["encoder"]["byte_fallback"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_byte_fallback_is_recorded_and_used_again(over_bytes: tuple[FusedLM, Path]) -> None:
+    model, folder = over_bytes
+    assert json.loads((folder / "config.json").read_text("utf8"))["encoder"]["byte_fallback"] is True
+    loaded = FusedLM.from_pretrained(folder, device="cpu")
+    assert loaded.prepare(["ଆମେ ଖେଳ"]) == model.prepare(["ଆମେ ଖେଳ"])
+    plain = built()  # of an encoder without bytes in its vocabulary
+    plain.save_pretrained(folder.parent / "plain")
+    config = json.loads((folder.parent / "plain" / "config.json").read_text("utf8"))
+    assert config["encoder"]["byte_fallback"] is False
+
+
+def test_a_checkpoint_from_before_byte_fallback_keeps_its_ids(over_bytes: tuple[FusedLM, Path]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(byte_encoder_folder())
+    loaded = FusedLM.from_pretrained(without_record(over_bytes[1]), device="cpu")
+    texts = ["ଆମେ ଖେଳ", "The game é"]
+    assert [example.encoder_ids for example in loaded.prepare(texts)] == tokenizer(texts)["input_ids"]
+    assert tokenizer.unk_token_id in loaded.prepare(texts)[0].encoder_ids
+
+
+def test_a_given_encoder_with_other_ids_is_refused(over_bytes: tuple[FusedLM, Path]) -> None:
+    model, folder = over_bytes
+    other = load_encoder(byte_encoder_folder(), BackboneOptions(device="cpu"), byte_fallback=False)
+    with pytest.raises(CheckpointError, match=r"with byte_fallback true.*found false.*byte_fallback=True"):
+        FusedLM.from_pretrained(folder, encoder=other, device="cpu")
+    FusedLM.from_pretrained(folder, encoder=model.encoder, device="cpu")
+    with pytest.raises(CheckpointError, match=r"with byte_fallback false.*found true.*byte_fallback=False"):
+        FusedLM.from_pretrained(without_record(folder), encoder=model.encoder, device="cpu")
+    FusedLM.from_pretrained(folder, encoder=other, device="cpu")
+
+
+def test_a_tokenizer_that_falls_back_by_itself_is_as_good(over_bytes: tuple[FusedLM, Path], tmp_path: Path) -> None:
+    model, folder = over_bytes
+    own = tmp_path / "own"
+    shutil.copytree(byte_encoder_folder(), own)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=model.encoder.tokenizer.backend_tokenizer,
+        pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+    )  # fmt: skip
+    tokenizer.save_pretrained(own)
+    loaded = FusedLM.from_pretrained(folder, encoder=str(own), device="cpu")
+    assert not loaded.encoder.byte_fallback
+    assert loaded.prepare(["ଆମେ ଖେଳ"]) == model.prepare(["ଆମେ ଖେଳ"])
+
+
+def test_a_moved_backbone_is_accepted(saved: tuple[FusedLM, Path], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(lm_folder("llama"), moved)
     assert torch.equal(scores(FusedLM.from_pretrained(saved[1], lm=str(moved), device="cpu")), scores(saved[0]))

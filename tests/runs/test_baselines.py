@@ -24,7 +24,7 @@ from glotfuse.runs.train import train_run
 from glotfuse.training import baseline as embedding
 from paths import ROOT
 from small_runs import small_recipe, write_task
-from tiny import encoder_folder
+from tiny import byte_encoder_folder, encoder_folder
 
 RECIPES = ROOT / "recipes" / "baselines"
 TEXTS = ["The team won the match.", "විද්‍යාව ගැන පොතක්"]
@@ -156,3 +156,18 @@ def test_baseline_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.task.name == "sib200"
     assert recipe.prompt.include_span == (not path.stem.startswith("text_"))
+
+
+@pytest.mark.parametrize("trained_with", [True, False])
+def test_the_baseline_is_measured_with_the_ids_that_it_was_trained_with(tmp_path: Path, trained_with: bool) -> None:
+    encoders = {
+        wanted: load_encoder(byte_encoder_folder(), BackboneOptions(device="cpu"), byte_fallback=wanted)
+        for wanted in (True, False)
+    }
+    own = encoders[trained_with]
+    reader = InputReader(own, max_length=32)
+    found, _ = embedding.fit(own, reader, ["a", "b", "c"], clusters(30), None)
+    embedding.save(found, tmp_path, {})
+    embedding.load(tmp_path, own, reader)
+    with pytest.raises(CheckpointError, match="Expected an encoder with byte_fallback"):
+        embedding.load(tmp_path, encoders[not trained_with], reader)

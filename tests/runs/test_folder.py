@@ -118,6 +118,43 @@ def train_and_measure(recipe: Recipe, folder: Path, cache: Path) -> None:
     measure_run(folder, recipe)
 
 
+def forget_byte_fallback(folder: Path) -> None:
+    """The recorded recipe as it was before there was the setting."""
+    values = json.loads((folder / "recipe.json").read_text("utf8"))
+    del values["encoder"]["byte_fallback"]
+    (folder / "recipe.json").write_text(json.dumps(values))
+
+
+def test_a_run_from_before_byte_fallback_is_one_without_it(tmp_path: Path) -> None:
+    data, folder = write_task(tmp_path / "data"), tmp_path / "run"
+    recipe = small_recipe(data, encoder={"byte_fallback": False})
+    train_run(replace(recipe, training=replace(recipe.training, epochs=0)), folder)
+    forget_byte_fallback(folder)
+    assert read_recipe(folder).encoder.byte_fallback is False
+    assert small_recipe(data).encoder.byte_fallback is True
+    assert finished(folder, replace(recipe, training=replace(recipe.training, epochs=0)))
+    assert not finished(folder, small_recipe(data, training={"epochs": 0}))
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_an_interrupted_run_from_before_goes_on_where_the_ids_are_the_same(tmp_path: Path, byte_fallback: bool) -> None:
+    """Vocabularies of bundled encoders have no bytes, so that the setting changes nothing."""
+    data = write_task(tmp_path / "data")
+    bundled = small_recipe(data, encoder={"name": "bundled:e5-small"})
+    claim(tmp_path / "bundled", bundled, overwrite=False)
+    own = small_recipe(data, encoder={"byte_fallback": byte_fallback})
+    claim(tmp_path / "own", own, overwrite=False)
+    for name in ("bundled", "own"):
+        (tmp_path / name / "state").mkdir()
+        forget_byte_fallback(tmp_path / name)
+    claim(tmp_path / "bundled", bundled, overwrite=False)
+    if not byte_fallback:
+        claim(tmp_path / "own", own, overwrite=False)
+        return
+    with pytest.raises(CheckpointError, match=r"differs in encoder\.byte_fallback"):
+        claim(tmp_path / "own", own, overwrite=False)
+
+
 MOMENTS = ("run/state/checkpoint-8/trainer_state.json", "/config.json", "/training.json", "/sin_Sinh.jsonl")
 """While a state is saved, the finished run is written and put in its place, and a language was measured."""
 

@@ -24,7 +24,7 @@ from glotfuse.runs.planning import Plan, plan_run, steps_of
 from glotfuse.runs.train import train_run
 from paths import ROOT
 from small_runs import small_recipe, small_values, write_task
-from tiny import lm_folder, tiny_lm
+from tiny import byte_encoder_folder, lm_folder, tiny_lm
 
 CONFIGS = ROOT / "tests" / "fixtures" / "model_configs"
 PAPER = sorted((ROOT / "recipes" / "paper").rglob("*.yaml"))
@@ -122,6 +122,22 @@ def test_cut_texts_and_tokens_are_those_that_training_counts(tmp_path: Path) -> 
     assert model is not None
     assert list(found.data.label_tokens.values()) == [len(model.prompt.answer_ids(word)) for word in model.labels]
     assert found.num_trained == sum(x.numel() for x in model.fusion.parameters())
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_characters_of_several_bytes_are_counted_as_training_reads_them(tmp_path: Path, byte_fallback: bool) -> None:
+    data = write_task(tmp_path / "data")
+    path = data / "eng_Latn" / "train.tsv"
+    path.write_text(path.read_text("utf8").replace("team", "ଦଳ"), "utf8")
+    encoder = {"name": byte_encoder_folder(), "byte_fallback": byte_fallback, "max_length": 200}
+    recipe = small_recipe(data, encoder=encoder, training={"epochs": 0})
+    model = train_run(recipe, tmp_path / "run")
+    assert model is not None
+    texts = [line.split("\t")[0] for part in ("train", "dev") for line in
+             (data / "eng_Latn" / f"{part}.tsv").read_text("utf8").splitlines()[1:]]  # fmt: skip
+    expected = sum(len(example.encoder_ids) for example in model.prepare(texts))
+    assert plan_run(recipe).stages[-1].data.num_tokens == expected
+    assert any(model.encoder.tokenizer.unk_token_id in e.encoder_ids for e in model.prepare(texts)) != byte_fallback
 
 
 def test_stages_and_adapter_are_planned_apart(tmp_path: Path) -> None:

@@ -33,8 +33,12 @@ def write_run(
     record: Mapping[str, Any] | None = None,
     name: str = "transformer_softmax",
     metadata: Mapping[str, Any] | None = None,
+    unknown: Mapping[str, float | None] | None = None,
 ) -> EvaluationReport:
-    """A finished and measured run. `rows` are fields and right label by language; None takes the packaged data."""
+    """A finished and measured run. `rows` are fields and right label by language; None takes the packaged data.
+
+    `unknown` are rates of unknown tokens by language; in the others nobody counted them.
+    """
     task = get_task("quickstart")
     if rows is None:
         rows = {code: [(e.fields, e.label or "") for e in task.load("test", code).examples] for code in SURENESS}
@@ -62,7 +66,8 @@ def write_run(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
         cut = sum(line["truncated"] for line in lines)
-        results.append(language_result(code, gold, predicted, labels, num_truncated=cut))
+        rate = (unknown or {}).get(code)
+        results.append(language_result(code, gold, predicted, labels, num_truncated=cut, unknown_rate=rate))
     found = {"encoder": "bundled:e5-small", "lm": "bundled:smollm2-135m", "skipped_rows": {}, **(metadata or {})}
     mixer = {"name": "transformer_softmax", "num_heads": 1}
     report = EvaluationReport(name, "quickstart", "test", mixer, tuple(labels), tuple(results), ("lao_Laoo",), found)

@@ -24,7 +24,7 @@ from glotfuse.inputs.prompts import build_prompt
 from glotfuse.inputs.reader import InputReader
 from glotfuse.model import scoring
 from tiny_models import ENCODERS, LMS
-from tiny_tokenizers import SENTENCES, TEXTS, new_folder
+from tiny_tokenizers import SENTENCES, TEXTS, mt5_tokenizer, new_folder
 
 __all__ = [
     "CHAT",
@@ -33,6 +33,7 @@ __all__ = [
     "SENTENCES",
     "SOURCE_LANGUAGES",
     "TEXTS",
+    "byte_encoder_folder",
     "encoder_folder",
     "lm_folder",
     "new_folder",
@@ -57,6 +58,12 @@ SOURCE_LANGUAGES = ("m2m100", "nllb")
 def encoder_folder(family: str) -> str:
     """Folder with a tiny encoder (or encoder-decoder) of a family in `ENCODERS`."""
     return _save(*ENCODERS[family], seed=11)
+
+
+@functools.cache
+def byte_encoder_folder() -> str:
+    """Folder with a tiny mT5 whose vocabulary has a piece for each byte."""
+    return _save(ENCODERS["mt5"][0], mt5_tokenizer, seed=11)
 
 
 @functools.cache

@@ -131,6 +131,22 @@ def t5_tokenizer(folder: Path) -> Any:
     return _fast(folder, base, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
+def mt5_tokenizer(folder: Path) -> Any:
+    """As of mT5: a piece for each byte in the vocabulary, which transformers' tokenizer makes no use of."""
+    from transformers import T5Tokenizer
+
+    specials, others = _parts(json.loads(unigram(["<pad>", "</s>", "<unk>"]).to_str())["model"]["vocab"], 3)
+    bytes_ = [(f"<0x{byte:02X}>", 0.0) for byte in range(256)]
+    tokenizer = T5Tokenizer(vocab=[*specials, *bytes_, *others], extra_ids=2)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _parts(vocab: Sequence[Sequence[Any]], size: int) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    pieces = [(str(piece), float(score)) for piece, score in vocab]
+    return pieces[:size], pieces[size:]
+
+
 def xlmr_tokenizer(folder: Path) -> Any:
     base = _frame(unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]), "<s>", "</s>")
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}

@@ -48,7 +48,7 @@ class FakeEncoder:
     """One layer; a word's state is its meaning, far moved by its script. The number of forward passes is counted."""
 
     num_layers, hidden_size, prefix, dtype = 1, _WIDTH, "query: ", torch.float32
-    device, max_length, src_lang = torch.device("cpu"), None, None
+    device, max_length, src_lang, byte_fallback = torch.device("cpu"), None, None, False
 
     def __init__(self) -> None:
         words = [*ENGLISH, *RUSSIAN, *HINDI, "ab", "хх", "a1bcd", "[UNK]", "[PAD]"]

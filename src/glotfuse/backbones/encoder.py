@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glotfuse.backbones.byte_fallback import BYTE_PIECE_PATTERN
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.layer_taps import find_taps, run_tapped, tapped
 from glotfuse.backbones.placement import input_device, is_fixed, say_fixed
@@ -29,6 +30,7 @@ class Encoder(nn.Module):
         prefix: Text put before every input (e5 models were trained with `query: `).
         src_lang: A fixed source language for tokenizers that need one (NLLB, M2M100, mBART); None takes the
             language of each text.
+        byte_fallback: Whether the tokenizer was changed by `restore_byte_fallback`, for the record.
 
     Attributes:
         num_layers: L, the embedding output left out.
@@ -47,6 +49,7 @@ class Encoder(nn.Module):
         *,
         prefix: str = "",
         src_lang: str | None = None,
+        byte_fallback: bool = False,
     ):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
@@ -54,11 +57,13 @@ class Encoder(nn.Module):
         self.identity = identity
         self.prefix = prefix
         self.src_lang = src_lang
+        self.byte_fallback = byte_fallback
         self._languages = _language_codes(tokenizer) if hasattr(tokenizer, "src_lang") else set()
         self._default_language = getattr(tokenizer, "src_lang", None)
         # `</s>` in a text is text. Telling the tokenizer so is not enough: Unigram vocabularies have it as a piece too.
         names = [re.escape(name) for name in getattr(tokenizer, "all_special_tokens", ()) if len(name) > 1]
-        self._special_names = re.compile("|".join(sorted(names, key=len, reverse=True)) or "(?!)")
+        names = sorted(names, key=len, reverse=True) + ([BYTE_PIECE_PATTERN] if byte_fallback else [])
+        self._special_names = re.compile("|".join(names) or "(?!)")
         if src_lang is not None and not self._languages:
             raise BackboneError(
                 f"Expected no src_lang for {identity.name}, whose tokenizer takes no source language; "
@@ -112,8 +117,8 @@ class Encoder(nn.Module):
         """Token ids with the model's special tokens, one list per text, never cut.
 
         Args:
-            texts: What to encode; the prefix is added here. The names of special tokens are read as text, with a blank
-                after their first letter.
+            texts: What to encode; the prefix is added here. The names of special tokens (and, with
+                `byte_fallback`, of bytes) are read as text, with a blank after their first letter.
             language: Flores-style code of the texts, for tokenizers that need a source language.
 
         Raises:

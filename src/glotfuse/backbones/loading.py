@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from glotfuse.backbones.attention import check_attention, refusal_of_attention
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.backbones.bundled.catalogue import BUNDLED
+from glotfuse.backbones.byte_fallback import restore_byte_fallback
 from glotfuse.backbones.encoder import Encoder
 from glotfuse.backbones.gguf_source import is_gguf, load_gguf, locate_gguf
 from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module
@@ -74,6 +75,7 @@ def load_encoder(
     *,
     prefix: str = "",
     src_lang: str | None = None,
+    byte_fallback: bool = True,
 ) -> Encoder:
     """Loads an encoder-only model, or the encoder half of an encoder-decoder model, frozen.
 
@@ -82,6 +84,8 @@ def load_encoder(
         options: How to load it.
         prefix: Text put before every input.
         src_lang: Fixed source language for NLLB-like tokenizers; None takes each text's own.
+        byte_fallback: Read characters that the vocabulary lacks as bytes, where it has them; see
+            `glotfuse.backbones.byte_fallback`. Whether that changed the tokenizer is the encoder's `byte_fallback`.
 
     Raises:
         BackboneError: It cannot be found or loaded.
@@ -97,7 +101,14 @@ def load_encoder(
             f"Expected quantization and GGUF files for the LM alone; found them for the encoder {name!r}."
         )
     loaded = _load(name, options, AutoModel, "an encoder")
-    encoder = Encoder(loaded.model, loaded.tokenizer, loaded.identity, prefix=prefix, src_lang=src_lang)
+    encoder = Encoder(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.identity,
+        prefix=prefix,
+        src_lang=src_lang,
+        byte_fallback=byte_fallback and restore_byte_fallback(loaded.tokenizer),
+    )
     encoder.identity = replace(loaded.identity, hidden_size=encoder.hidden_size)
     _refuse_missing(loaded, [key for key in loaded.missing if "pooler" not in key])
     return encoder

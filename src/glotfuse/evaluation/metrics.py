@@ -195,6 +195,8 @@ class LanguageResult:
         num_truncated: Examples whose text was cut to fit the length limit.
         num_invalid: Answers in which no label could be read.
         confusion: (K, K+1) counts, gold labels by predictions; the last column counts invalid answers.
+        unknown_rate: Unknown tokens among the tokens that the encoder read, special ones left out, as a fraction;
+            `None` where it was not counted or the encoder read nothing.
     """
 
     language: str
@@ -204,6 +206,7 @@ class LanguageResult:
     num_truncated: int
     num_invalid: int
     confusion: tuple[tuple[int, ...], ...]
+    unknown_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ def language_result(
     labels: Sequence[str],
     num_truncated: int = 0,
     num_invalid: int | None = None,
+    unknown_rate: float | None = None,
 ) -> LanguageResult:
     """Scores one language.
 
@@ -232,6 +236,7 @@ def language_result(
         labels: (K,) label names, in the order of their numbers.
         num_truncated: Examples whose text was cut.
         num_invalid: Invalid answers; `None` counts the -1 in `predicted`.
+        unknown_rate: As in `LanguageResult`.
 
     Raises:
         DataError: No examples, labels out of range, or a count that contradicts the predictions.
@@ -255,6 +260,7 @@ def language_result(
         num_truncated=num_truncated,
         num_invalid=found_invalid,
         confusion=tuple(tuple(row) for row in counts.tolist()),
+        unknown_rate=unknown_rate,
     )
 
 

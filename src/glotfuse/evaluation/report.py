@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from glotfuse.errors import DataError
 from glotfuse.evaluation.metrics import Average, LanguageResult, average_over, language_result
+from glotfuse.evaluation.unknown_tokens import unknown_warning
 from glotfuse.files import write_files
 from glotfuse.languages.names import GROUPS, is_low_resource, name_of, resource_class_of
 
@@ -35,6 +36,8 @@ FORMAT = 1
 
 _AGAIN = "Evaluate the run again to write it afresh."
 _NONE = "–"
+_ROOMY = 7
+"""Most columns that have two blanks between them in a terminal; more have one."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,15 @@ class ResultTable:
         from rich.text import Text
 
         table = Table(title=Text(self.title), caption=Text("\n".join(self.notes)), caption_justify="left")
-        table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+        table.box, table.padding = box.SIMPLE_HEAD, (0, int(len(self.columns) <= _ROOMY), 0, 0)
         table.show_edge = table.pad_edge = False
         table.add_column(self.columns[0], overflow="fold", min_width=9)
         rows = [[cell.replace(" [", "\n[") if self.stacked else cell for cell in row] for row in self.rows]
         for index, column in enumerate(self.columns[2:], start=2):
             width = max((len(line) for row in rows for line in row[index].splitlines()), default=0)
             breakable = column.replace("_", "_ ")  # a name is broken after its underscores
-            header = Text("\n".join(textwrap.wrap(breakable, max(width, 11))).replace("_ ", "_"))
+            longest = max(map(len, breakable.split()), default=1)
+            header = Text("\n".join(textwrap.wrap(breakable, max(width, min(longest, 11)))).replace("_ ", "_"))
             table.add_column(header, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*map(Text, (row[0], *row[2:])))
@@ -197,16 +201,19 @@ class EvaluationReport:
         rows = []
         for r in self.results:
             scores, counts = (r.accuracy.percent(), r.macro_f1.percent()), (r.num_truncated, r.num_invalid)
-            rows.append([name_of(r.language), r.language, str(r.num_examples), *scores, *map(str, counts)])
+            cells = [str(r.num_examples), *scores, *map(str, counts), _percent(r.unknown_rate)]
+            rows.append([name_of(r.language), r.language, *cells])
         averages = [
-            [_average_name(group, a), "", "", _percent(a.accuracy), _percent(a.macro_f1), "", ""]
+            [_average_name(group, a), "", "", _percent(a.accuracy), _percent(a.macro_f1), "", "", ""]
             for group, a in self.averages.items()
         ]
         codes = [result.language for result in self.results]
         notes = _notes(codes, "accuracy: Wilson; macro-F1: bootstrap over examples")
         if self.missing_languages:
             notes.append(f"No data for: {_named(self.missing_languages)}.")
-        columns = ["Language", "Code", "n", "Accuracy %", "Macro-F1 %", "Truncated", "Invalid"]
+        if any(result.unknown_rate is not None for result in self.results):
+            notes.append("Unknown: tokens that the encoder's vocabulary lacks, of all that it read.")
+        columns = ["Language", "Code", "n", "Accuracy %", "Macro-F1 %", "Cut", "Invalid", "Unknown %"]
         return ResultTable(f"{self.run_name}: {self.task}, {self.split}", columns, rows, averages, notes)
 
     def to_markdown(self) -> str:
@@ -214,7 +221,9 @@ class EvaluationReport:
         facts = {"Task": self.task, "Split": self.split, "Labels": ", ".join(self.labels)}
         mixer = ", ".join(f"{key}: {value}" for key, value in self.mixer.items())
         lines = [f"- {key}: {value}" for key, value in {**facts, "Mixer": mixer, **self.metadata}.items()]
-        return "\n".join([f"# Evaluation of {self.run_name}\n", *lines, "", self.table().to_markdown()])
+        warning = unknown_warning(self.results)
+        table = [self.table().to_markdown(), *([warning, ""] if warning else [])]
+        return "\n".join([f"# Evaluation of {self.run_name}\n", *lines, "", *table])
 
     def rich_table(self) -> Table:
         """Returns the table for a `rich` console; it fits 80 characters."""

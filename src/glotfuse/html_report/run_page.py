@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.evaluation.unknown_tokens import unknown_warning
 from glotfuse.html_report.charts import LineChart, line_chart
 from glotfuse.html_report.formats import NOT_RECORDED, duration, language_tag, percent, plain, titled
 from glotfuse.html_report.mistakes import LanguageMistakes, read_mistakes
@@ -73,6 +74,7 @@ def run_values(folder: Path, split: str | None, max_examples: int) -> dict[str, 
         "recipe": _sections(recipe),
         "data": record.get("data"),
         "counts": _counts(record, metadata, report),
+        "unknown_warning": unknown_warning(report.results) if report else None,
         "leaks": _leaks(record, metadata),
         "leaks_checked": bool(metadata.get("leaks_checked", "leaks" in metadata)),
         "charts": _charts(record.get("log") or read_log(folder), record.get("best_step")),

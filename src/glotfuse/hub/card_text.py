@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.evaluation.unknown_tokens import unknown_warning
 from glotfuse.languages.facts import seen_by
 from glotfuse.languages.names import is_english, known_languages, name_of
 
@@ -86,6 +87,8 @@ def limits(
         if counts:
             places = ", ".join(f"{name_of(result.language)} {count}" for result, count in counts)
             found.append(f"Measured {what}: {sum(count for _, count in counts)} ({places}).")
+    if warning := unknown_warning(results):
+        found.append(warning)
     if not any(result.num_truncated or result.num_invalid for result in results):
         found.append("No measured text was cut, and no answer was invalid.")
     leaks = [*record.get("leaks", []), *_leaks(report)]

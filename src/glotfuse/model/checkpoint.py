@@ -22,6 +22,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
+from glotfuse.backbones.byte_fallback import reads_bytes
 from glotfuse.backbones.lora import adapter_files, load_adapter
 from glotfuse.errors import CheckpointError
 from glotfuse.files import to_json, write_files
@@ -29,7 +30,7 @@ from glotfuse.model import locating, self_check
 from glotfuse.model.assembly import ModelT, build_model
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.probe import Probe
-from glotfuse.model.recorded import PARTS, identity_of
+from glotfuse.model.recorded import PARTS, identity_of, reading_of
 from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.recipes.loading import section_from_dict
 from glotfuse.run_folder import (
@@ -66,6 +67,7 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
             **model.encoder.identity.to_dict(),
             "prefix": model.encoder.prefix,
             "src_lang": model.encoder.src_lang,
+            "byte_fallback": model.encoder.byte_fallback,
         },
         "lm": model.lm.identity.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -216,12 +218,13 @@ def load(
     check_parts(config, folder / CONFIG, PARTS)
     weights = read_weights(folder, config["weights_sha256"])
     identities = {role: identity_of(role, config, folder / CONFIG) for role in ("encoder", "lm")}
+    reading = reading_of(config)
     how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
-        how_read = {"prefix": config["encoder"].get("prefix") or "", "src_lang": config["encoder"].get("src_lang")}
-        encoder = load_encoder(encoder or identities["encoder"].name, options, **how_read)
+        encoder = load_encoder(encoder or identities["encoder"].name, options, **reading)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
+    check_byte_fallback(encoder, reading["byte_fallback"], folder)
     if not isinstance(lm, LM):
         lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))
     _check_identity("lm", identities["lm"], lm.identity, folder)
@@ -282,6 +285,21 @@ def _keep_reading(model: FusedModel, weights: Mapping[str, Any], folder: Path) -
         model.keep_reading(weights)
     except RuntimeError as error:
         raise CheckpointError(f"Expected weights in {folder / READING} that fit the config; found: {error}") from None
+
+
+def check_byte_fallback(encoder: Encoder, recorded: bool, folder: Path) -> None:
+    """Refuses an encoder whose token ids of rare characters are others than those of training.
+
+    Raises:
+        CheckpointError: It reads them as bytes and the checkpoint does not, or the other way round.
+    """
+    if encoder.byte_fallback == recorded or (recorded and reads_bytes(encoder.tokenizer)):
+        return
+    raise CheckpointError(
+        f"Expected an encoder with byte_fallback {str(recorded).lower()}, as {folder} was trained with; found "
+        f"{str(encoder.byte_fallback).lower()}. Load it with load_encoder(..., byte_fallback={recorded}), or leave it "
+        "to the checkpoint to load."
+    )
 
 
 def _check_identity(role: str, expected: BackboneIdentity, found: BackboneIdentity, folder: Path) -> None:

@@ -32,8 +32,13 @@ _IDENTITY: dict[str, tuple[type, ...]] = {
     "architecture": (str,),
     "hidden_size": (int,),
 }
-_READING = ("prefix", "src_lang")
-"""What the encoder's entry says beside its identity."""
+_READING: dict[str, Any] = {"prefix": "", "src_lang": None, "byte_fallback": False}
+"""What the encoder's entry says beside its identity, and what it means where it is missing, as in older checkpoints."""
+
+
+def reading_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the encoder of a checkpoint reads texts: options of `load_encoder`."""
+    return {key: config["encoder"].get(key, missing) for key, missing in _READING.items()}
 
 
 def identity_of(role: str, config: Mapping[str, Any], path: Path) -> BackboneIdentity:

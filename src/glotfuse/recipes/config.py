@@ -49,6 +49,9 @@ class EncoderConfig:
     """Text put before every input, such as `query: ` for e5 models."""
     src_lang: str | None = None
     """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
+    byte_fallback: bool = True
+    """Read characters that the vocabulary lacks as their bytes, where it has a piece for each byte (mT5) and its
+    tokenizer was built without that; false leaves them the unknown token. Other encoders stay as they are."""
     max_length: Positive = 256
     """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
     cache_gb: Annotated[float, Field(ge=0)] | None = None

@@ -31,6 +31,7 @@ def load_run_encoder(recipe: Recipe) -> Encoder:
         backbone_options(recipe.encoder, recipe.device),
         prefix=recipe.encoder.prefix,
         src_lang=recipe.encoder.src_lang,
+        byte_fallback=recipe.encoder.byte_fallback,
     )
 
 

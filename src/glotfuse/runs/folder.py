@@ -13,10 +13,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from glotfuse.backbones.bundled.store import is_bundled
 from glotfuse.errors import CheckpointError
 from glotfuse.files import complete, to_json, write_file
 from glotfuse.progress import console
-from glotfuse.recipes.config import Recipe
+from glotfuse.recipes.config import EncoderConfig, Recipe
 from glotfuse.recipes.loading import recipe_from_dict, to_dict
 from glotfuse.run_folder import ADAPTER, LOCK, RECIPE, REPORTS, STAGES, STATE, TRAINED, advice, is_trained
 from glotfuse.training.state import discard_state
@@ -67,7 +68,7 @@ def claim(folder: Path, recipe: Recipe, overwrite: bool) -> None:
             "measure it with `glotfuse eval`, or replace it with --overwrite."
         )
     elif any((folder / name).exists() for name in (STATE, STAGES)) and recipe_file.exists():
-        different = _differences(json.loads(recipe_file.read_text("utf8")), values)
+        different = _differences(_as_it_was(json.loads(recipe_file.read_text("utf8"))), values)
         if different:
             raise CheckpointError(
                 f"Expected the interrupted run in {folder} to have the same recipe; it differs in "
@@ -118,12 +119,22 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path = folder / RECIPE
     try:
-        return recipe_from_dict(json.loads(path.read_text("utf8")), str(path))
+        return recipe_from_dict(_as_it_was(json.loads(path.read_text("utf8"))), str(path))
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"Expected a run folder with {RECIPE}; found none to read in {folder} ({type(error).__name__}). "
             f"{advice(folder)}"
         ) from None
+
+
+def _as_it_was(values: Any) -> Any:
+    """A recorded recipe, with what a missing setting meant when it was recorded, where its default is another now."""
+    encoder = values.get("encoder") if isinstance(values, dict) else None
+    if not isinstance(encoder, dict) or "byte_fallback" in encoder:
+        return values
+    # the vocabularies of bundled encoders have no bytes, so that a run is the same with and without
+    meant = is_bundled(str(encoder.get("name", EncoderConfig.name)))
+    return {**values, "encoder": {**encoder, "byte_fallback": meant}}
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any], prefix: str = "") -> list[str]:

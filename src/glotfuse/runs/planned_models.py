@@ -15,6 +15,7 @@ from torch import nn
 
 from glotfuse.backbones.bundled.gguf_format import read_once
 from glotfuse.backbones.bundled.store import PREFIX, is_bundled
+from glotfuse.backbones.byte_fallback import restore_byte_fallback
 from glotfuse.backbones.encoder import longest_input
 from glotfuse.backbones.gguf_source import is_gguf, locate_gguf
 from glotfuse.errors import BackboneError, ConfigError, GlotfuseError
@@ -147,7 +148,10 @@ def plan_encoder(config: EncoderConfig, folder: Path | None = None) -> PlannedMo
     """
     from transformers import AutoModel
 
-    return _planned("encoder", config.name, config.revision, None, folder, AutoModel)
+    found = _planned("encoder", config.name, config.revision, None, folder, AutoModel)
+    if config.byte_fallback and found.tokenizer is not None:
+        restore_byte_fallback(found.tokenizer)
+    return found
 
 
 def plan_lm(config: LMConfig, folder: Path | None = None) -> PlannedModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glotfuse import distributed
+from glotfuse.backbones import Encoder
+from glotfuse.backbones.encoder import special_ids
 from glotfuse.errors import DataError, PromptError
 from glotfuse.evaluation.leaks import TrainingTexts, check_languages
 from glotfuse.evaluation.metrics import INVALID, LanguageResult, language_result
 from glotfuse.evaluation.report import EvaluationReport
+from glotfuse.evaluation.unknown_tokens import unknown_warning
 from glotfuse.files import write_file
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.classification import Classification
@@ -33,6 +37,10 @@ _SEED = 0  # of the rows chosen under max_examples: the same rows in every run a
 
 class Labeller(Protocol):
     """What can be measured: a `FusedLM` with labels, or the embedding baseline."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What reads the texts."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -93,17 +101,20 @@ def evaluate(
         bar.extend(sum(len(examples) for examples in rows.values()))
         for code in chosen:
             path = predictions_file(folder, split, code)
+            prepared = _prepared(model, code, rows[code])
             predictions = distributed.once(partial(_read, path, key, len(rows[code])))
             if predictions is None:
-                predictions = _predict(model, code, rows[code], batch_size, bar)
+                predictions = _predict(model, code, rows[code], prepared, batch_size, bar)
                 distributed.once(partial(_write, path, key, predictions))
             else:
                 bar.extend(-len(predictions))
-            results.append(_result(code, predictions, task.labels))
+            results.append(_result(code, predictions, task.labels, _unknown_rate(model, code, prepared)))
             if loaded[code].report.dropped:
                 skipped[code] = loaded[code].report.dropped
     if skipped:
         console.print(f"Rows left out as malformed: {skipped}", style="yellow", highlight=False)
+    if warning := unknown_warning(results):
+        console.print(warning, style="yellow", highlight=False)
     report = EvaluationReport(
         run_name=run_name,
         task=task.name,
@@ -145,10 +156,14 @@ def _name(model: Labeller, role: str) -> str | None:
 
 
 def _predict(
-    model: Labeller, language: str, rows: Sequence[Example], batch_size: int, bar: Bar
+    model: Labeller,
+    language: str,
+    rows: Sequence[Example],
+    prepared: Sequence[PreparedExample | None],
+    batch_size: int,
+    bar: Bar,
 ) -> list[dict[str, Any]]:
-    """Labels rows; a line for each."""
-    prepared = _prepared(model, language, rows)
+    """Labels rows, tokenized as in `_prepared`; a line for each."""
     valid = [i for i, example in enumerate(prepared) if example is not None]
 
     def classify(examples: Sequence[PreparedExample]) -> list[Classification]:
@@ -181,6 +196,16 @@ def _prepared(model: Labeller, language: str, rows: Sequence[Example]) -> list[P
         return single
 
 
+def _unknown_rate(model: Labeller, language: str, prepared: Sequence[PreparedExample | None]) -> float | None:
+    """Unknown tokens among those that the encoder reads, special ones left out; None where it reads none."""
+    if not model.settings.get("prompt", {}).get("include_span", True):  # the LM reads the plain text itself
+        return None
+    specials, unknown = special_ids(model.encoder, language), model.encoder.tokenizer.unk_token_id
+    counts = Counter(token for example in prepared if example is not None for token in example.encoder_ids)
+    total = sum(number for token, number in counts.items() if token not in specials)
+    return counts[unknown] / total if total else None
+
+
 def _line(row: Example, found: Classification | None) -> dict[str, Any]:
     return {
         "source": row.source,
@@ -193,7 +218,9 @@ def _line(row: Example, found: Classification | None) -> dict[str, Any]:
     }
 
 
-def _result(language: str, predictions: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> LanguageResult:
+def _result(
+    language: str, predictions: Sequence[Mapping[str, Any]], labels: Sequence[str], unknown_rate: float | None
+) -> LanguageResult:
     index = {label: i for i, label in enumerate(labels)}
     return language_result(
         language,
@@ -201,6 +228,7 @@ def _result(language: str, predictions: Sequence[Mapping[str, Any]], labels: Seq
         [INVALID if line["predicted"] is None else index[line["predicted"]] for line in predictions],
         labels,
         num_truncated=sum(line["truncated"] for line in predictions),
+        unknown_rate=unknown_rate,
     )
 
 

@@ -27,6 +27,7 @@ from glotfuse.errors import CheckpointError, ConfigError
 from glotfuse.files import to_json, write_files
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import InputReader
+from glotfuse.model.checkpoint import check_byte_fallback
 from glotfuse.model.classification import Classification
 from glotfuse.model.sentence_embeddings import of_all_labels, sentence_embeddings
 from glotfuse.run_folder import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS
@@ -132,7 +133,7 @@ def save(model: EmbeddingClassifier, folder: Path, others: Mapping[str, bytes]) 
     """Writes weights and config, and other files with them."""
     weights = arrays_to_bytes({"weights": model.weights, "bias": model.bias})
     values = {
-        "encoder": model.encoder.identity.to_dict(),
+        "encoder": {**model.encoder.identity.to_dict(), "byte_fallback": model.encoder.byte_fallback},
         "labels": list(model.labels),
         "settings": dict(model.settings),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -156,4 +157,5 @@ def load(folder: Path, encoder: Encoder, reader: InputReader) -> tuple[Embedding
         labels, settings = tuple(config["labels"]), config["settings"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"Expected a saved embedding classifier in {folder}; found: {error}.") from None
+    check_byte_fallback(encoder, config["encoder"].get("byte_fallback", False), folder)
     return EmbeddingClassifier(encoder, reader, labels, arrays["weights"], arrays["bias"], settings), found

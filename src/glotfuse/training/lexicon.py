@@ -165,6 +165,7 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
             f"{_MIN_WORDS} whole words of every script. Set augmentation.code_switching to 0."
         )
     made_with = [encoder.identity.sha256, str(encoder.dtype), encoder.src_lang or "", *words]
+    made_with += ["byte fallback"] if encoder.byte_fallback else []
     key = hashlib.sha256("\n".join(made_with).encode()).hexdigest()[:24]
     embeddings = _stored(
         folder / f"{key}.safetensors",

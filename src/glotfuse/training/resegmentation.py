@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from glotfuse.backbones.byte_fallback import BYTE_PIECES
+
 _MARKS = "▁Ġ"
 _LEAST_MARKED = 0.05
 _SHORTEST = 3
@@ -33,7 +35,7 @@ class Splitter:
     @cached_property
     def _ids(self) -> dict[str, int]:
         """Tokens that may be part of a word, by their text."""
-        special = set(self._tokenizer.all_special_tokens)
+        special = {*self._tokenizer.all_special_tokens, *BYTE_PIECES}
         found = {token: number for token, number in self._tokenizer.get_vocab().items() if token not in special}
         marked = sum(token.startswith(tuple(_MARKS)) for token in found)
         return found if marked > len(found) * _LEAST_MARKED else {}
