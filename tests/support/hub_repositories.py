@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import ClassLabel, Dataset, Features, Translation, TranslationVariableLanguages, Value
+from datasets import ClassLabel, Dataset, Features, Translation, TranslationVariableLanguages, Value, disable_progress_bars
 
 SPLITS = ("train", "validation", "test")
 XNLI = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
@@ -44,6 +44,7 @@ def _texts(what: str, config: str, split: str, count: int) -> list[Any]:
 
 def _parquet(columns: Columns, path: Path, features: Features | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
+    disable_progress_bars()
     return Dataset.from_dict(columns, features).to_parquet(path)
 
 
