@@ -15,15 +15,40 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import ClassLabel, Dataset, Features, Translation, TranslationVariableLanguages, Value, disable_progress_bars
+from datasets import (
+    ClassLabel,
+    Dataset,
+    Features,
+    Translation,
+    TranslationVariableLanguages,
+    Value,
+    disable_progress_bars,
+)
 
 SPLITS = ("train", "validation", "test")
-XNLI = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
-INDIC = "as bn gu hi kn ml mr or pa ta te".split()
-AMAZON = "de en es fr ja zh".split()
-NUSAX = "ace ban bbc bjn bug eng ind jav mad min nij sun".split()
-MASAKHANEWS = "amh eng fra hau ibo lin lug orm pcm run sna som swa tir xho yor".split()
-SIB = "ace_Arab amh_Ethi eng_Latn sin_Sinh yor_Latn".split()  # of 205
+XNLI = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
+INDIC = ["as", "bn", "gu", "hi", "kn", "ml", "mr", "or", "pa", "ta", "te"]
+AMAZON = ["de", "en", "es", "fr", "ja", "zh"]
+NUSAX = ["ace", "ban", "bbc", "bjn", "bug", "eng", "ind", "jav", "mad", "min", "nij", "sun"]
+MASAKHANEWS = [
+    "amh",
+    "eng",
+    "fra",
+    "hau",
+    "ibo",
+    "lin",
+    "lug",
+    "orm",
+    "pcm",
+    "run",
+    "sna",
+    "som",
+    "swa",
+    "tir",
+    "xho",
+    "yor",
+]
+SIB = ["ace_Arab", "amh_Ethi", "eng_Latn", "sin_Sinh", "yor_Latn"]  # of 205
 
 NLI = ("entailment", "neutral", "contradiction")
 NEWS = ("business", "entertainment", "health", "politics", "religion", "sports", "technology")
@@ -185,8 +210,12 @@ REPOSITORIES: dict[str, Callable[[Path], None]] = {
 
 
 def write_repository(root: Path, repo: str) -> Path:
-    """Writes a repository into owner/name below `root`, and returns that folder."""
+    """Writes a repository into owner/name below `root` as `hf download` does, and returns that folder."""
     folder = root / repo
     folder.mkdir(parents=True)
     REPOSITORIES[repo](folder)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        note = folder / ".cache/huggingface/download" / f"{path.relative_to(folder)}.metadata"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("commit\netag\n0.0\n")
     return folder

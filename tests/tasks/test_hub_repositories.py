@@ -16,7 +16,9 @@ from glotfuse.errors import ConfigError, DataError
 from glotfuse.recipes.config import TaskConfig
 from glotfuse.runs.data import task_of
 from glotfuse.tasks import FileSource, HubDataset, HubSource, Task, get_task, task_names
+from glotfuse.tasks.hub import _config_names
 from hub_repositories import AMAZON, INDIC, MASAKHANEWS, NUSAX, REPOSITORIES, SIB, XNLI, text, write_repository
+from paths import ROOT
 
 NLI = ("Entailment", "Neutral", "Contradiction")
 TOPICS = ("entertainment", "geography", "health", "politics", "technology", "sports", "travel")
@@ -40,13 +42,30 @@ COLUMNS = {  # by column of the task, what the texts begin with
     "masakhanews": {"text": "headline"},
 }
 THEIRS = {  # the data sets' names of languages, in the order of our codes
-    "xnli": "ar bg de el en fr hi ru es sw th tr ur vi zh".split(),
-    "indicxnli": "as bn en gu hi kn ml mr or pa ta te".split(),
-    "amazon-reviews": "de en fr ja es zh".split(),
+    "xnli": ["ar", "bg", "de", "el", "en", "fr", "hi", "ru", "es", "sw", "th", "tr", "ur", "vi", "zh"],
+    "indicxnli": ["as", "bn", "en", "gu", "hi", "kn", "ml", "mr", "or", "pa", "ta", "te"],
+    "amazon-reviews": ["de", "en", "fr", "ja", "es", "zh"],
     "sinhala-news": ["en", "si"],
     "sib200": SIB,
-    "nusax": "ace ban bbc bjn bug eng ind jav mad min nij sun".split(),
-    "masakhanews": "amh eng fra orm hau ibo lin lug pcm run sna som swa tir xho yor".split(),
+    "nusax": ["ace", "ban", "bbc", "bjn", "bug", "eng", "ind", "jav", "mad", "min", "nij", "sun"],
+    "masakhanews": [
+        "amh",
+        "eng",
+        "fra",
+        "orm",
+        "hau",
+        "ibo",
+        "lin",
+        "lug",
+        "pcm",
+        "run",
+        "sna",
+        "som",
+        "swa",
+        "tir",
+        "xho",
+        "yor",
+    ],
 }
 ENGLISH = {"sib200": "eng_Latn", "nusax": "eng", "masakhanews": "eng"}
 HUB_TASKS = [name for name in task_names() if name != "quickstart"]
@@ -77,7 +96,9 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
             found[data.repo] = {data.revision or "main": root / data.repo}
     served = FakeDatasetHub(found)
     served.use(monkeypatch, tmp_path)
+    _config_names.cache_clear()  # what another hub answered, and after the test what this one did
     yield served
+    _config_names.cache_clear()
     served.close()
 
 
@@ -249,7 +270,7 @@ def test_a_configuration_or_split_that_the_card_does_not_name_is_told_with_those
 def test_a_script_in_the_folder_is_refused_with_the_command(root, tmp_path):
     folder = write_repository(tmp_path, "masakhane/masakhanews")
     (folder / "masakhanews.py").write_text("raise SystemExit('run')")
-    with pytest.raises(DataError, match=r"scripts are no longer supported.*into an empty folder: hf download masakhane"):
+    with pytest.raises(DataError, match=r"scripts are no longer supported.*an empty folder: hf download masakhane"):
         get_task("masakhanews", path=tmp_path).load("test", "hau_Latn")
 
 
@@ -260,7 +281,7 @@ def test_own_files_of_the_same_task_are_still_own_files(tmp_path):
 
 
 def test_a_language_column_has_no_place_beside_repositories(root):
-    with pytest.raises(ConfigError, match="expected no language_column for hub repositories in .*found 'lang'"):
+    with pytest.raises(ConfigError, match=r"expected no language_column for hub repositories in .*found 'lang'"):
         get_task("xnli", path=root, language_column="lang")
 
 
@@ -269,3 +290,11 @@ def test_a_recipe_names_the_folder_with_task_path(root):
     assert rows(task, "test", "jav_Latn") == expected("nusax", "test", "jav")
     report = task.load("test", "jav_Latn").report
     assert report.source == f"{root}/mteb/NusaX-senti/jav/test"
+
+
+@pytest.mark.parametrize("name", HUB_TASKS)
+def test_the_tasks_page_names_the_repositories_and_revisions_to_download(name):
+    page = (ROOT / "docs/tasks" / f"{name}.md").read_text("utf8")
+    for data in sources(get_task(name)):
+        assert f"`{data.repo}`" in page
+        assert f"`{data.revision}`" in page if data.revision else "newest revision" in page

@@ -80,13 +80,9 @@ class HubDataset:
         place, revision = self._place()
         at = f"@{revision}" if revision else ""
         name = "/".join(part for part in (f"{place}{at}", config, theirs) if part)
-        wanted: dict[str, Any] = {"name": config}
-        if self.data_files is not None:
-            files = self.data_files.format(config=config, split=theirs)
-            wanted = {"data_files": {theirs: files}}
-            self._check_folder(files)
-        else:
-            self._check_folder(None)
+        files = self.data_files.format(config=config or "default", split=theirs) if self.data_files else None
+        self._check_folder(files)
+        wanted: dict[str, Any] = {"data_files": {theirs: files}} if files else {"name": config}
         data = _ask(name, lambda: load_dataset(place, split=theirs, revision=revision, **wanted), self._advice())
         their_columns = {column: self.columns.get(column, column) for column in columns}
         Table(name, data.column_names, ()).require(their_columns.values())
