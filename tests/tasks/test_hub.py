@@ -124,8 +124,8 @@ def hub(monkeypatch):
     asked = []
 
     def provide(rows, features=None):
-        def load_dataset(repo, name=None, split=None, revision=None):
-            asked.append((repo, name, split, revision))
+        def load_dataset(repo, name=None, split=None, revision=None, data_files=None):
+            asked.append((repo, data_files or name, split, revision))
             return datasets.Dataset.from_dict(rows, features)
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -161,11 +161,10 @@ def test_indicxnli_trains_on_xnlis_english_and_tests_on_its_own_languages(hub):
     task = get_task("indicxnli")
     task.load("train", "eng_Latn")
     assert task.load("test", "ory_Orya").examples[0].label == "Contradiction"
-    assert [request[:3] for request in asked] == [
-        ("facebook/xnli", "en", "train"),
-        ("Divyanshu/indicxnli", "or", "test"),
+    assert asked == [
+        ("facebook/xnli", "en", "train", "b8dd5d7af51114dbda02c0e3f6133f332186418e"),
+        ("Divyanshu/indicxnli", {"test": "or/test/*.parquet"}, "test", "refs/convert/parquet"),
     ]
-    assert asked[1][3] == "refs/convert/parquet"
 
 
 def test_xnli_takes_class_labels_and_flores_codes(hub):

@@ -149,7 +149,8 @@ class TaskConfig:
     name: str = "quickstart"
     """A named task, or `files` for your own."""
     path: str | None = None
-    """Folder or file with the data; null takes the task's own source (package or hub)."""
+    """Folder or file with the data, or the folder of a named task's downloaded hub repositories (docs/tasks); null
+    takes the task's own source (package or hub)."""
     text_columns: list[str] | None = None
     """Columns with text; null takes the task's own."""
     label_column: str | None = None

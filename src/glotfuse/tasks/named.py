@@ -7,13 +7,15 @@ Language codes are those of Flores-200 throughout; each data set's own codes sta
 Where the hub names come from (documentation and public code, read in 2026; nothing was downloaded):
 
 - facebook/xnli: file list and card (Parquet, one configuration a language, class labels 0-2).
-- Divyanshu/indicxnli: loading script (11 languages), file list of its Parquet conversion. It holds no
-  English; English comes from facebook/xnli. Its integers are named like XNLI's.
+- Divyanshu/indicxnli: loading script (11 languages), history and users of its Parquet conversion (the files are
+  hi/train/0000.parquet and so on, without a card). It holds no English; English comes from facebook/xnli. Its
+  integers are named like XNLI's.
 - mteb/AmazonReviewsClassification: card (text, label 0-4; 200,000 train, 5,000 validation, 5,000 test rows).
-- Davlan/sib200: card (one configuration a language, columns text and category).
+- Davlan/sib200: card (one configuration a language, columns text and category), file list, and code that asks for
+  configurations at this commit.
 - mteb/NusaX-senti: code that uses it; the order negative, neutral, positive is the original card's.
-- masakhane/masakhanews: code that uses it (columns headline and category). It was script-based until 2025;
-  if the loader still finds a script, choose the revision `refs/convert/parquet`.
+- masakhane/masakhanews: code that uses it (columns headline and category). It was a script until 2025; at this
+  commit it is TSV files and a card that names the configurations, and code asks for them there.
 - Themira/en_si_news_classification_with_label_name: code that uses it (columns sentence and label, splits
   train_en, test_en and test_si); it may not be public. The better known
   NLPC-UOM/Sinhala-News-Category-classification is Sinhala only, has one split, called train, and unnamed
@@ -28,7 +30,7 @@ from importlib import resources
 from pathlib import Path
 
 from glotfuse.tasks.files import FileSource
-from glotfuse.tasks.hub import HubDataset, HubSource
+from glotfuse.tasks.hub import CONVERTED, HubDataset, HubSource
 from glotfuse.tasks.task import Task
 
 
@@ -154,6 +156,7 @@ def _indicxnli() -> Task:
         INDIC_CONFIGS,
         label_names={"label": _NLI_NAMES},
         revision="refs/convert/parquet",
+        data_files=CONVERTED,
     )
     english = replace(_XNLI, configs={"eng_Latn": "en"})
     return _nli("indicxnli", HubSource((english, indic)))
@@ -187,7 +190,7 @@ def _amazon_reviews() -> Task:
 
 def _sib200() -> Task:
     topics = ("entertainment", "geography", "health", "politics", "science/technology", "sports", "travel")
-    revision = "2c6647293992b4d60f8eed687deb17457d78d79b"
+    revision = "38977a667f6fc264d5c26ec57a01e16db040b358"
     return Task(
         "sib200",
         HubSource((HubDataset("Davlan/sib200", columns={"label": "category"}, revision=revision),)),
@@ -206,9 +209,11 @@ def _nusax() -> Task:
 
 def _masakhanews() -> Task:
     columns = {"text": "headline", "label": "category"}
+    revision = "fa3b5fff8a91d187bf0c5900a39c4271d08cf7fe"
+    data = HubDataset("masakhane/masakhanews", MASAKHANEWS_CONFIGS, columns=columns, revision=revision)
     return Task(
         "masakhanews",
-        HubSource((HubDataset("masakhane/masakhanews", MASAKHANEWS_CONFIGS, columns=columns),)),
+        HubSource((data,)),
         label_words=_words("business", "entertainment", "health", "politics", "religion", "sports", "technology"),
         instruction=_TOPIC,
     )

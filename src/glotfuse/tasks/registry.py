@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from glotfuse.errors import ConfigError, DataError, did_you_mean
 from glotfuse.tasks.files import FileSource
+from glotfuse.tasks.hub import HubSource
 from glotfuse.tasks.named import NAMED_TASKS
 from glotfuse.tasks.rows import NUM_SHOWN, Fault, Problem, look, read_name, shortened
+from glotfuse.tasks.splits import Source
 from glotfuse.tasks.task import Task
 
 Files = str | Path | Mapping[str, str | Path | Mapping[str, str | Path]]
@@ -28,7 +30,8 @@ def get_task(name: str, *, path: Files | None = None, language_column: str | Non
 
     Args:
         name: One of `task_names()`.
-        path: Local copy of the data, with the task's column names and raw labels; None for the usual source.
+        path: Local copy of the data; None for the usual source. Either files with the task's column names and raw
+            labels, or a folder with the task's hub repositories as they were downloaded, each in owner/name.
         language_column: Column with the language of each row, in local files that hold several languages.
         overrides: Values for fields of `Task`, for example `instruction` or `on_invalid_row`.
 
@@ -55,9 +58,7 @@ def get_task(name: str, *, path: Files | None = None, language_column: str | Non
     if path is not None:
         if "source" in overrides:
             raise ConfigError(f"task {name}: expected either path or source, found both. Leave one out.")
-        language = overrides.get("train_language", task.train_language)
-        source = _file_source(path, language_column, language, named.aliases)
-        task = replace(task, source=source)
+        task = replace(task, source=_local_source(task, path, language_column, overrides, named.aliases))
     elif language_column is not None:
         raise ConfigError(f"task {name}: expected language_column only with path. Set path, or leave it out.")
     return replace(task, **overrides)
@@ -134,6 +135,20 @@ def task_from_files(
         target_languages=target_languages,
         on_invalid_row=on_invalid_row,
     )
+
+
+def _local_source(
+    task: Task, path: Files, language_column: str | None, overrides: Mapping[str, Any], aliases: Mapping[str, str]
+) -> Source:
+    if isinstance(path, (str, Path)) and isinstance(task.source, HubSource) and task.source.lies_in(Path(path)):
+        if language_column is not None:
+            raise ConfigError(
+                f"task {task.name}: expected no language_column for hub repositories in {path}, found "
+                f"{language_column!r}. Leave it out."
+            )
+        return task.source.at(Path(path))
+    language = overrides.get("train_language", task.train_language)
+    return _file_source(path, language_column, language, aliases)
 
 
 def _file_source(
