@@ -134,6 +134,8 @@ def test_the_vocabulary_is_encoded_once(encoder: Any, tmp_path: Path) -> None:
     (stored,) = tmp_path.glob("*.safetensors")
     stored.write_bytes(b"torn")
     assert torch.equal(_read(encoder, tmp_path).embeddings, first.embeddings)
+    encoder.byte_fallback = True  # with which words may have other ids
+    assert _read(encoder, tmp_path).key != first.key
 
 
 def test_a_lexicon_is_made_once(encoder: Any, tmp_path: Path) -> None:
