@@ -42,6 +42,9 @@ class EncoderConfig:
     """Text put before every input, such as `query: ` for e5 models."""
     src_lang: str | None = None
     """Fixed source language for NLLB-like tokenizers; null takes each text's own language."""
+    pooling: Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None
+    """How probe, code-switched views and the method `embedding` make sentence embeddings of its last layer; null takes
+    what sentence-transformers' files beside the model say (linear maps included), and `mean` where there are none."""
     max_length: Positive = 256
     """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
     cache_gb: Annotated[float, Field(ge=0)] | None = None

@@ -29,6 +29,7 @@ def load_run_encoder(recipe: Recipe) -> Encoder:
         backbone_options(recipe.encoder, recipe.device),
         prefix=recipe.encoder.prefix,
         src_lang=recipe.encoder.src_lang,
+        pooling=recipe.encoder.pooling,
     )
 
 
