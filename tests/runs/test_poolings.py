@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glotfuse import FusedLM
-from glotfuse.backbones import BackboneOptions, load_encoder
+from glotfuse.backbones import BackboneOptions, load_encoder, loading
 from glotfuse.backbones.identity import hash_module
 from glotfuse.backbones.pooling import MEAN
 from glotfuse.errors import CheckpointError
@@ -73,18 +74,26 @@ def test_a_run_trains_measures_saves_and_loads(family: str, tmp_path: Path) -> N
         atol=1e-4,
         rtol=1e-4,
     )
+    model.probe = replace(probe, shares=torch.tensor([0.0, 1.0]))  # its embeddings come from the pass for the span
+    expected = probe.log_probabilities(column_embeddings(model.encoder, examples)).exp()
+    torch.testing.assert_close(torch.tensor(probabilities(model)), expected, atol=1e-4, rtol=1e-3)
     width = model.encoder.embedding_size
     assert probe.landmarks.shape[1] == probe.centre.shape[0] == width
 
 
 @pytest.mark.parametrize("family", ["bge-m3", "qwen3-embedding", "embedding-gemma"])
-def test_a_checkpoint_from_before_poolings_were_recorded_keeps_its_means(family: str, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_poolings_were_recorded_keeps_its_means(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, model = with_probe(tmp_path, family, pooling="mean")
     expected = probabilities(model)
     recorded = json.loads((tmp_path / "run" / CONFIG).read_text("utf8"))["encoder"]["pooling"]
     assert recorded == MEAN
     edit(tmp_path / "run" / CONFIG, lambda values: values["encoder"].pop("pooling"))
     shared = tiny_encoder(family)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "read_pooling", None)  # files that cannot be read do not matter
+        assert FusedLM.from_pretrained(tmp_path / "run", device="cpu").encoder.pooling.to_dict() == MEAN
     for encoder in (None, encoder_folder(family), shared):
         loaded = FusedLM.from_pretrained(tmp_path / "run", encoder=encoder, device="cpu")
         assert loaded.encoder.pooling.to_dict() == MEAN

@@ -168,7 +168,7 @@ def test_an_encoder_without_words_is_refused_by_what_it_has(family: str, found: 
 
 
 def test_word_embeddings_are_the_mean_of_the_last_layer() -> None:
-    encoder = tiny_encoder("xlm-r", prefix="query: ")
+    encoder = tiny_encoder("xlm-r", prefix="query: ", pooling=Pooling(include_prompt=False))  # words have no prefix
     found = embed_words(encoder, ["water", "a", "rivers and"])
     for row, word in zip(found, ["water", "a", "rivers and"], strict=True):
         ids = torch.tensor([encoder.tokenizer(word)["input_ids"]])
