@@ -194,8 +194,12 @@ def test_a_lexicon_of_english_words_alone_is_refused(monkeypatch: pytest.MonkeyP
     synonyms = Lexicon({"LATIN": {"said": ("told",)}}, {"LATIN": 1.0}, 1.0)
     monkeypatch.setattr(augmentation, "read_vocabulary", lambda *_: None)
     monkeypatch.setattr(augmentation, "read_lexicon", lambda *_: synonyms)
-    with pytest.raises(ConfigError, match=r"in LATIN\. Set augmentation\.code_switching to 0"):
+    with pytest.raises(
+        ConfigError, match=r"in LATIN\. .*XLMRobertaModel, with .*Set augmentation\.code_switching to 0"
+    ):
         augmentation.lexicon_for(tiny_model(), ["said"])
+    with pytest.raises(ConfigError, match=r"left to right, .*pooling 'lasttoken'.*encoder\.pooling to the pooling"):
+        augmentation.lexicon_for(tiny_model("qwen3-embedding"), ["said"])
 
 
 def test_without_epochs_there_are_still_texts_to_centre_on(tmp_path: Path, lexicon: list[list[str]]) -> None:

@@ -85,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
             data = hub.files[found[1]][found[2]]
             headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": hub.commit(found[1])}
             return self._send(200, data, "application/octet-stream", headers)
+        if found and found[1] in hub.files:
+            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.commit(found[1])}
+            return self._send(404, b"{}", "application/json", headers)
         return self._missing()
 
     do_HEAD = do_GET

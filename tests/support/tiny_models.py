@@ -9,6 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tiny_embedders import (
+    bge_m3,
+    bge_tokenizer,
+    embedding_gemma,
+    embedding_gemma_tokenizer,
+    gemma_tokenizer,
+    mmbert,
+    qwen3_embedding,
+    qwen3_embedding_tokenizer,
+)
 from tiny_tokenizers import (
     CHATML,
     GEMMA,
@@ -109,6 +119,10 @@ ENCODERS: dict[str, Family] = {
     ),
     "m2m100": (_m2m, m2m_tokenizer),
     "nllb": (_m2m, nllb_tokenizer),
+    "mmbert": (mmbert, gemma_tokenizer),
+    "embedding-gemma": (embedding_gemma, embedding_gemma_tokenizer),
+    "bge-m3": (bge_m3, bge_tokenizer),
+    "qwen3-embedding": (qwen3_embedding, qwen3_embedding_tokenizer),
 }
 
 # LMs, of width 32

@@ -103,7 +103,7 @@ def unigram(specials: Sequence[str], num_parts: int = 150) -> Tokenizer:
     return tokenizer
 
 
-def _frame(tokenizer: Tokenizer, before: str | None, after: str | None) -> Tokenizer:
+def framed(tokenizer: Tokenizer, before: str | None, after: str | None) -> Tokenizer:
     """Has special tokens put around every text."""
     used = [token for token in (before, after) if token]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -113,7 +113,8 @@ def _frame(tokenizer: Tokenizer, before: str | None, after: str | None) -> Token
     return tokenizer
 
 
-def _fast(folder: Path, tokenizer: Tokenizer, chat_template: str | None = None, **specials: str) -> Any:
+def fast_tokenizer(folder: Path, tokenizer: Tokenizer, chat_template: str | None = None, **specials: str) -> Any:
+    """A tokenizer of transformers with these special tokens, saved to a folder."""
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
@@ -127,8 +128,8 @@ def _fast(folder: Path, tokenizer: Tokenizer, chat_template: str | None = None, 
 
 
 def t5_tokenizer(folder: Path) -> Any:
-    base = _frame(unigram(["<pad>", "</s>", "<unk>"]), None, "</s>")
-    return _fast(folder, base, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    base = framed(unigram(["<pad>", "</s>", "<unk>"]), None, "</s>")
+    return fast_tokenizer(folder, base, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def mt5_tokenizer(folder: Path) -> Any:
@@ -148,15 +149,15 @@ def _parts(vocab: Sequence[Sequence[Any]], size: int) -> tuple[list[tuple[str, f
 
 
 def xlmr_tokenizer(folder: Path) -> Any:
-    base = _frame(unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]), "<s>", "</s>")
+    base = framed(unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]), "<s>", "</s>")
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    return _fast(folder, base, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", **names)
+    return fast_tokenizer(folder, base, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", **names)
 
 
 def bert_tokenizer(folder: Path) -> Any:
-    base = _frame(byte_level_bpe(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]), "[CLS]", "[SEP]")
+    base = framed(byte_level_bpe(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]), "[CLS]", "[SEP]")
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return _fast(folder, base, pad_token="[PAD]", unk_token="[UNK]", **names)
+    return fast_tokenizer(folder, base, pad_token="[PAD]", unk_token="[UNK]", **names)
 
 
 def nllb_tokenizer(folder: Path) -> Any:
@@ -204,9 +205,9 @@ def sentence_tokenizer(template: str | None) -> Callable[[Path], Any]:
 
     def make(folder: Path) -> Any:
         turns = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
-        base = _frame(byte_level_bpe(["<unk>", "<s>", "</s>", "<pad>", *turns]), "<s>", None)
+        base = framed(byte_level_bpe(["<unk>", "<s>", "</s>", "<pad>", *turns]), "<s>", None)
         names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-        return _fast(folder, base, template, **names)
+        return fast_tokenizer(folder, base, template, **names)
 
     return make
 
@@ -214,14 +215,16 @@ def sentence_tokenizer(template: str | None) -> Callable[[Path], Any]:
 def qwen_tokenizer(folder: Path) -> Any:
     """Without BOS."""
     base = byte_level_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    return _fast(folder, base, CHATML, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return fast_tokenizer(folder, base, CHATML, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
 def gpt_tokenizer(folder: Path) -> Any:
     """One special token for everything, no pad token, no chat template."""
-    return _fast(folder, byte_level_bpe(["<|endoftext|>"]), bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    return fast_tokenizer(
+        folder, byte_level_bpe(["<|endoftext|>"]), bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
 
 
 def opt_tokenizer(folder: Path) -> Any:
-    base = _frame(byte_level_bpe(["<s>", "<pad>", "</s>", "<unk>"]), "</s>", None)
-    return _fast(folder, base, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    base = framed(byte_level_bpe(["<s>", "<pad>", "</s>", "<unk>"]), "</s>", None)
+    return fast_tokenizer(folder, base, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")

@@ -16,6 +16,7 @@ from tokenizers.normalizers import Prepend
 from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from glotfuse.backbones.pooling import Pooling
 from glotfuse.errors import ConfigError
 from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import InputReader
@@ -49,6 +50,7 @@ class FakeEncoder:
 
     num_layers, hidden_size, prefix, dtype = 1, _WIDTH, "query: ", torch.float32
     device, max_length, src_lang, byte_fallback = torch.device("cpu"), None, None, False
+    embedding_size, pooling, num_prefix_tokens = _WIDTH, Pooling(), 0
 
     def __init__(self) -> None:
         words = [*ENGLISH, *RUSSIAN, *HINDI, "ab", "хх", "a1bcd", "[UNK]", "[PAD]"]
@@ -150,17 +152,41 @@ def test_a_lexicon_is_made_once(encoder: Any, tmp_path: Path) -> None:
     assert read_lexicon(encoder, vocabulary, ENGLISH[:50], tmp_path) == first
 
 
-def test_an_encoder_without_words_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"multilingual vocabulary.*augmentation\.code_switching"):
-        _read(tiny_encoder("xlm-r"), tmp_path)
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("xlm-r", r"a XLMRobertaModel, with a Unigram vocabulary of \d+ tokens, .*'mean'"),
+        ("bert", r"\d+ of LATIN.* a BertModel, with a byte-level BPE vocabulary of 460 tokens, .*'mean'"),
+        ("mmbert", r"a ModernBertModel, with a BPE vocabulary of \d+ tokens"),
+        ("embedding-gemma", r"a Gemma3TextModel, with a BPE vocabulary of \d+ tokens"),
+        ("mt5", r"a MT5EncoderModel|a MT5Stack, with a Unigram"),
+        ("qwen3-embedding", r"a Qwen3Model, which reads from left to right, with a byte-level BPE .*'lasttoken'"),
+    ],
+)
+def test_an_encoder_without_words_is_refused_by_what_it_has(family: str, found: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"multilingual vocabulary.*at least 200 whole words.*{found}") as caught:
+        _read(tiny_encoder(family), tmp_path)
+    assert "Set augmentation.code_switching to 0 to train without views" in str(caught.value)
 
 
 def test_word_embeddings_are_the_mean_of_the_last_layer() -> None:
-    encoder = tiny_encoder("xlm-r")
+    encoder = tiny_encoder("xlm-r", prefix="query: ", pooling=Pooling(include_prompt=False))  # words have no prefix
     found = embed_words(encoder, ["water", "a", "rivers and"])
     for row, word in zip(found, ["water", "a", "rivers and"], strict=True):
         ids = torch.tensor([encoder.tokenizer(word)["input_ids"]])
         torch.testing.assert_close(row, encoder(ids, None)[-1][0].float().mean(0))
+
+
+def test_words_are_pooled_as_the_encoder_is_and_kept_apart_from_those_of_another_pooling(
+    encoder: Any, tmp_path: Path
+) -> None:
+    for family, place in (("bge-m3", 0), ("qwen3-embedding", -1)):
+        own = tiny_encoder(family)
+        ids = torch.tensor([own.tokenizer(" water")["input_ids"]])
+        torch.testing.assert_close(embed_words(own, ["water"])[0], own(ids, None)[-1][0, place])
+    first, again = _read(encoder, tmp_path).key, _read(encoder, tmp_path).key
+    encoder.pooling = Pooling.named("cls")
+    assert _read(encoder, tmp_path).key != first == again
 
 
 LEXICON = Lexicon({"CYRILLIC": {"water": ("вода",), "city": ("город",)}}, {"CYRILLIC": 1.0}, 1.0)

@@ -5,6 +5,8 @@ Shapes: B batch, T tokens, L layers, D width.
 
 from __future__ import annotations
 
+import copy
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +19,10 @@ from glotfuse.backbones.byte_fallback import BYTE_PIECE_PATTERN
 from glotfuse.backbones.identity import BackboneIdentity
 from glotfuse.backbones.layer_taps import find_taps, run_tapped, tapped
 from glotfuse.backbones.placement import input_device, is_fixed, say_fixed
+from glotfuse.backbones.pooling import Pooling
 from glotfuse.errors import BackboneError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -31,14 +36,17 @@ class Encoder(nn.Module):
         src_lang: A fixed source language for tokenizers that need one (NLLB, M2M100, mBART); None takes the
             language of each text.
         byte_fallback: Whether the tokenizer was changed by `restore_byte_fallback`, for the record.
+        pooling: How sentence embeddings are made of its last layer; None takes the mean.
 
     Attributes:
         num_layers: L, the embedding output left out.
         hidden_size: D.
+        embedding_size: E, width of its sentence embeddings.
         max_length: Most tokens the model takes, None when it has no limit of its own.
 
     Raises:
-        BackboneError: `src_lang` is not a language of the tokenizer, or the tokenizer takes none.
+        BackboneError: `src_lang` is not a language of the tokenizer, or the tokenizer takes none; the pooling is for
+            another width.
     """
 
     def __init__(
@@ -50,9 +58,13 @@ class Encoder(nn.Module):
         prefix: str = "",
         src_lang: str | None = None,
         byte_fallback: bool = False,
+        pooling: Pooling | None = None,
     ):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
+        config: Any = model.config
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # a decoder would keep keys and values that nobody reads
         self.tokenizer = tokenizer
         self.identity = identity
         self.prefix = prefix
@@ -80,6 +92,36 @@ class Encoder(nn.Module):
         self.num_layers = len(hidden_states)
         self.hidden_size = int(hidden_states[0].shape[-1])
         self.max_length = longest_input(model, tokenizer)
+        self._pool_by(pooling or Pooling())
+        if "lasttoken" in self.pooling.modes and probe[0][-1] not in special_ids(self):
+            logger.warning(
+                "The sentence embeddings of %s are the states of last tokens, and its tokenizer puts no end token "
+                "after a text, so they are those of its last word. If the model was trained with an end token, name a "
+                "folder whose tokenizer.json adds it.",
+                identity.name,
+            )
+
+    def _pool_by(self, pooling: Pooling) -> None:
+        self.embedding_size = pooling.size(self.hidden_size)
+        self.pooling = pooling
+
+    def with_pooling(self, pooling: Pooling) -> Encoder:
+        """The same model and tokenizer with other sentence embeddings.
+
+        Raises:
+            BackboneError: The pooling is for another width.
+        """
+        found = copy.copy(self)
+        found._pool_by(pooling)
+        return found
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens of each text that its sentence embedding leaves out: none, or those of the prefix by itself."""
+        if self.pooling.include_prompt or not self.prefix:
+            return 0
+        ids: list[int] = self.tokenizer(self.prefix, verbose=False)["input_ids"]
+        return len(ids) - (ids[-1] in special_ids(self))
 
     @property
     def device(self) -> torch.device:

@@ -22,6 +22,8 @@ from glotfuse.backbones.gguf_source import is_gguf, load_gguf, locate_gguf
 from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module
 from glotfuse.backbones.lm import LM
 from glotfuse.backbones.placement import input_device, is_fixed
+from glotfuse.backbones.pooling import Pooling
+from glotfuse.backbones.pooling_files import read_pooling
 from glotfuse.backbones.quantization import quantization_config
 from glotfuse.errors import BackboneError, ConfigError
 from glotfuse.files import cache_dir
@@ -76,8 +78,9 @@ def load_encoder(
     prefix: str = "",
     src_lang: str | None = None,
     byte_fallback: bool = True,
+    pooling: str | Pooling | None = None,
 ) -> Encoder:
-    """Loads an encoder-only model, or the encoder half of an encoder-decoder model, frozen.
+    """Loads an encoder-only model, the encoder half of an encoder-decoder model, or a decoder read as one, frozen.
 
     Args:
         name: Hub id, local folder, or `bundled:e5-small`.
@@ -86,9 +89,12 @@ def load_encoder(
         src_lang: Fixed source language for NLLB-like tokenizers; None takes each text's own.
         byte_fallback: Read characters that the vocabulary lacks as bytes, where it has them; see
             `glotfuse.backbones.byte_fallback`. Whether that changed the tokenizer is the encoder's `byte_fallback`.
+        pooling: How its sentence embeddings are made: a name in `MODES` of `glotfuse.backbones.pooling`, or a pooling;
+            None takes what sentence-transformers' files beside the model say, and the mean where there are none.
 
     Raises:
-        BackboneError: It cannot be found or loaded.
+        BackboneError: It cannot be found or loaded, or its files describe an unknown pooling.
+        ConfigError: An option is wrong.
 
     Example:
         >>> encoder = load_encoder("bundled:e5-small", prefix="query: ")  # doctest: +SKIP
@@ -96,11 +102,15 @@ def load_encoder(
     from transformers import AutoModel
 
     options = options or BackboneOptions()
+    named = Pooling.named(pooling) if isinstance(pooling, str) else pooling
     if options.quantization != "none" or is_gguf(name, options.gguf_file):
         raise ConfigError(
             f"Expected quantization and GGUF files for the LM alone; found them for the encoder {name!r}."
         )
     loaded = _load(name, options, AutoModel, "an encoder")
+    _refuse_missing(loaded, [key for key in loaded.missing if "pooler" not in key])
+    source = str(bundled.resolve(name)) if bundled.is_bundled(name) else name
+    named = named or read_pooling(source, loaded.identity.revision or options.revision)
     encoder = Encoder(
         loaded.model,
         loaded.tokenizer,
@@ -108,9 +118,9 @@ def load_encoder(
         prefix=prefix,
         src_lang=src_lang,
         byte_fallback=byte_fallback and restore_byte_fallback(loaded.tokenizer),
+        pooling=named,
     )
     encoder.identity = replace(loaded.identity, hidden_size=encoder.hidden_size)
-    _refuse_missing(loaded, [key for key in loaded.missing if "pooler" not in key])
     return encoder
 
 

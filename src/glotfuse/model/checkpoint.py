@@ -24,6 +24,7 @@ from torch import Tensor
 from glotfuse.backbones import LM, BackboneIdentity, BackboneOptions, Encoder, load_encoder, load_lm, merge_adapter
 from glotfuse.backbones.byte_fallback import reads_bytes
 from glotfuse.backbones.lora import adapter_files, load_adapter
+from glotfuse.backbones.pooling import Pooling
 from glotfuse.errors import CheckpointError
 from glotfuse.files import to_json, write_files
 from glotfuse.model import locating, self_check
@@ -31,6 +32,7 @@ from glotfuse.model.assembly import ModelT, build_model
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.probe import Probe
 from glotfuse.model.recorded import PARTS, identity_of, reading_of
+from glotfuse.model.sentence_embeddings import embedding_as
 from glotfuse.recipes.config import FusionConfig, PromptConfig
 from glotfuse.recipes.loading import section_from_dict
 from glotfuse.run_folder import (
@@ -68,6 +70,7 @@ def save(model: FusedModel, folder: Path, record: Mapping[str, Any] | None = Non
             "prefix": model.encoder.prefix,
             "src_lang": model.encoder.src_lang,
             "byte_fallback": model.encoder.byte_fallback,
+            "pooling": model.encoder.pooling.to_dict(),
         },
         "lm": model.lm.identity.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -218,13 +221,16 @@ def load(
     check_parts(config, folder / CONFIG, PARTS)
     weights = read_weights(folder, config["weights_sha256"])
     identities = {role: identity_of(role, config, folder / CONFIG) for role in ("encoder", "lm")}
-    reading = reading_of(config)
+    reading, pooling = reading_of(config), config["encoder"].get("pooling")
     how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
-        encoder = load_encoder(encoder or identities["encoder"].name, options, **reading)
+        own = None if pooling and pooling["dense"] else Pooling()  # linear maps are read from the encoder's files
+        encoder = load_encoder(encoder or identities["encoder"].name, options, **reading, pooling=own)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     check_byte_fallback(encoder, reading["byte_fallback"], folder)
+    if "probe_sha256" in config or not (pooling and pooling["dense"]):
+        encoder = embedding_as(encoder, pooling, f"the probe in {folder}")
     if not isinstance(lm, LM):
         lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))
     _check_identity("lm", identities["lm"], lm.identity, folder)
@@ -248,7 +254,7 @@ def load(
     if "reading_sha256" in config:
         _keep_reading(model, read_weights(folder, config["reading_sha256"], READING), folder)
     model.probe = read_probe(folder, config)
-    width = model.encoder.hidden_size * len(model.reader.columns) ** 2
+    width = model.encoder.embedding_size * len(model.reader.columns) ** 2
     if model.probe is not None and model.probe.landmarks.shape[1] != width:
         raise CheckpointError(
             f"Expected {width} features of {config['template']!r} in {folder / PROBE}; found "

@@ -1,6 +1,6 @@
 """Labels of texts: what the LM says of each label word, together with the probe where there is one.
 
-Shapes: B batch, C columns of a text, D encoder width, R label words.
+Shapes: B batch, C columns of a text, E width of sentence embeddings, R label words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from glotfuse.inputs.batch import PreparedExample, collate
 from glotfuse.inputs.order import inference_batches
 from glotfuse.model.fused_model import FusedModel
 from glotfuse.model.scoring import score_labels
-from glotfuse.model.sentence_embeddings import column_embeddings, mean_over_tokens
+from glotfuse.model.sentence_embeddings import column_embeddings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def with_probe(model: FusedModel, scores: Tensor, embeddings: Tensor | None) -> 
     Args:
         model: Whose probe it is, if it has one.
         scores: (B,R), the LM's.
-        embeddings: (B,C,D), of the texts' C columns; None without a probe.
+        embeddings: (B,C,E), of the texts' C columns; None without a probe.
     """
     normalised = torch.log_softmax(scores, dim=-1)
     if model.probe is None or embeddings is None:
@@ -57,12 +57,12 @@ def with_probe(model: FusedModel, scores: Tensor, embeddings: Tensor | None) -> 
 
 
 def embed_for_probe(model: FusedModel, examples: Sequence[PreparedExample]) -> Tensor | None:
-    """Sentence embeddings (B,C,D) of the examples' columns, where the model has a probe that reads them."""
+    """Sentence embeddings (B,C,E) of the examples' columns, where the model has a probe that reads them."""
     return None if model.probe is None else column_embeddings(model.encoder, examples)
 
 
 def _score_and_embed(model: FusedModel, examples: Sequence[PreparedExample]) -> tuple[Tensor, Tensor | None]:
-    """The LM's scores (B,R), and embeddings (B,C,D) for the probe, if any; if C is 1, of the encoder's same pass."""
+    """The LM's scores (B,R), and embeddings (B,C,E) for the probe, if any; if C is 1, of the encoder's same pass."""
     batch = collate(examples, model.encoder.pad_token_id)
     if model.probe is None or model.state_cache is not None or any(example.column_ids for example in examples):
         return score_labels(model, batch), embed_for_probe(model, examples)
@@ -70,7 +70,9 @@ def _score_and_embed(model: FusedModel, examples: Sequence[PreparedExample]) -> 
         scores = score_labels(model, batch)
     if len(seen) != 1:  # an encoder whose last layer cannot be watched
         return scores, embed_for_probe(model, examples)
-    return scores, F.normalize(mean_over_tokens(seen[0], batch.encoder_mask), dim=-1).unsqueeze(1)
+    encoder = model.encoder
+    embeddings = encoder.pooling(seen[0], batch.encoder_mask, encoder.num_prefix_tokens)
+    return scores, F.normalize(embeddings, dim=-1).unsqueeze(1)
 
 
 def classify(model: FusedModel, examples: Sequence[PreparedExample], batch_size: int) -> list[Classification]:

@@ -1,7 +1,7 @@
 """What the encoder's sentence embedding alone says of the label: a second reader beside the LM.
 
 The LM reads tokens, learns much from few examples, and misreads tokens of distant languages; a kernel classifier of the
-mean-pooled last layer knows less and transfers better. Their log-probabilities are added with weights that English
+sentence embedding knows less and transfers better. Their log-probabilities are added with weights that English
 development rows choose (a logarithmic opinion pool; Hinton 2002, products of experts). The kernel is Gaussian, by
 Nystroem's approximation with training sentences as landmarks (Williams and Seeger 2001).
 

@@ -52,7 +52,7 @@ def identity_of(role: str, config: Mapping[str, Any], path: Path) -> BackboneIde
     Raises:
         CheckpointError: The entry is malformed, or of a newer version.
     """
-    values = {key: value for key, value in config[role].items() if key not in _READING}
+    values = {key: value for key, value in config[role].items() if key not in (*_READING, "pooling")}
     check_parts(values, path, _IDENTITY)
     try:
         return BackboneIdentity.from_dict(values)

@@ -52,6 +52,9 @@ class EncoderConfig:
     byte_fallback: bool = True
     """Read characters that the vocabulary lacks as their bytes, where it has a piece for each byte (mT5) and its
     tokenizer was built without that; false leaves them the unknown token. Other encoders stay as they are."""
+    pooling: Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None
+    """How probe, code-switched views and the method `embedding` make sentence embeddings of its last layer; null takes
+    what sentence-transformers' files beside the model say (linear maps included), and `mean` where there are none."""
     max_length: Positive = 256
     """Most encoder tokens per input, special tokens included; longer texts are cut and counted."""
     cache_gb: Annotated[float, Field(ge=0)] | None = None

@@ -32,6 +32,7 @@ def load_run_encoder(recipe: Recipe) -> Encoder:
         prefix=recipe.encoder.prefix,
         src_lang=recipe.encoder.src_lang,
         byte_fallback=recipe.encoder.byte_fallback,
+        pooling=recipe.encoder.pooling,
     )
 
 

@@ -15,7 +15,7 @@ from glotfuse.progress import Bar, console
 from glotfuse.recipes.config import Recipe
 from glotfuse.tasks import Example
 from glotfuse.training.code_switching import Switcher, ViewSettings, english_words, part_of
-from glotfuse.training.lexicon import LEXICONS, Lexicon, Progress, read_lexicon, read_vocabulary
+from glotfuse.training.lexicon import LEXICONS, Lexicon, Progress, described, read_lexicon, read_vocabulary
 from glotfuse.training.resegmentation import Splitter
 
 _MIN_COVERAGE = 0.1
@@ -103,8 +103,9 @@ def lexicon_for(model: FusedModel, english: Sequence[str]) -> Lexicon:
         raise ConfigError(
             f"Expected translations of at least {_MIN_COVERAGE:.0%} of the English words in the vocabulary of "
             f"{model.encoder.identity.name}, some in another script; found {lexicon.coverage:.1%}, in "
-            f"{', '.join(lexicon.translations) or 'no script'}. Set augmentation.code_switching to 0: this encoder "
-            "does not place words of different languages near each other."
+            f"{', '.join(lexicon.translations) or 'no script'}. It is {described(model.encoder)}, in which "
+            "words of different languages are not near each other. Set augmentation.code_switching to 0 to train "
+            "without views, or encoder.pooling to the pooling that it was trained with, if that is another."
         )
     console.print(
         f"Code-switching: {lexicon.coverage:.0%} of the English words have translations, in "

@@ -1,10 +1,10 @@
 """The baseline that a user would try first: sentence embeddings of the encoder and logistic regression.
 
-Mean-pooled states of the last layer, scaled to length one, as the e5 family is used (Wang et al. 2024, arXiv
-2402.05672); scikit-learn's logistic regression, whose inverse regularisation is chosen by English development
-accuracy. No LM takes part.
+States of the last layer, pooled as the encoder was trained to (the mean for the e5 family: Wang et al. 2024, arXiv
+2402.05672) and scaled to length one; scikit-learn's logistic regression, whose inverse
+regularisation is chosen by English development accuracy. No LM takes part.
 
-Shapes: D encoder width, N examples, K labels.
+Shapes: D width of the embeddings, N examples, K labels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from glotfuse.inputs.batch import PreparedExample
 from glotfuse.inputs.reader import InputReader
 from glotfuse.model.checkpoint import check_byte_fallback
 from glotfuse.model.classification import Classification
-from glotfuse.model.sentence_embeddings import of_all_labels, sentence_embeddings
+from glotfuse.model.sentence_embeddings import embedding_as, of_all_labels, sentence_embeddings
 from glotfuse.run_folder import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS
 
 INVERSE_REGULARISATIONS = (0.1, 1.0, 10.0, 100.0)
@@ -134,6 +134,7 @@ def save(model: EmbeddingClassifier, folder: Path, others: Mapping[str, bytes]) 
     weights = arrays_to_bytes({"weights": model.weights, "bias": model.bias})
     values = {
         "encoder": {**model.encoder.identity.to_dict(), "byte_fallback": model.encoder.byte_fallback},
+        "pooling": model.encoder.pooling.to_dict(),
         "labels": list(model.labels),
         "settings": dict(model.settings),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -145,7 +146,7 @@ def load(folder: Path, encoder: Encoder, reader: InputReader) -> tuple[Embedding
     """Reads a saved classifier for an encoder, and the hash of its weights.
 
     Raises:
-        CheckpointError: It is missing, damaged, or belongs to another encoder.
+        CheckpointError: It is missing, damaged, or belongs to another encoder or to other embeddings of it.
     """
     try:
         config = json.loads((folder / EMBEDDING_CONFIG).read_text("utf8"))
@@ -155,7 +156,9 @@ def load(folder: Path, encoder: Encoder, reader: InputReader) -> tuple[Embedding
             raise ValueError("weights or encoder are not those that it records")
         arrays = load_arrays(content)
         labels, settings = tuple(config["labels"]), config["settings"]
+        pooling = config.get("pooling")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"Expected a saved embedding classifier in {folder}; found: {error}.") from None
     check_byte_fallback(encoder, config["encoder"].get("byte_fallback", False), folder)
+    encoder = embedding_as(encoder, pooling, f"the classifier in {folder}")
     return EmbeddingClassifier(encoder, reader, labels, arrays["weights"], arrays["bias"], settings), found

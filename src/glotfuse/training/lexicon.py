@@ -1,11 +1,12 @@
 """A bilingual lexicon from nothing but a multilingual encoder: words of its own vocabulary that mean the same.
 
 A multilingual tokenizer's vocabulary holds tens of thousands of whole words of other languages. Each is encoded by
-itself; what all words of one script have in common is taken away, and an English word's translations are its nearest
-neighbours of each script under cross-domain similarity local scaling, which keeps words that are near everything from
-being chosen (Conneau et al. 2018, arXiv 1710.04087). No text and no dictionary of any other language is read.
+itself, pooled as the encoder was trained to pool; what all words of one script have in common is taken away, and an
+English word's translations are its nearest neighbours of each script under cross-domain similarity local scaling, which
+keeps words that are near everything from being chosen (Conneau et al. 2018, arXiv 1710.04087). No text and no
+dictionary of any other language is read.
 
-Shapes: V vocabulary words, W English words, D encoder width.
+Shapes: V vocabulary words, W English words, E width of the encoder's sentence embeddings.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glotfuse.backbones import Encoder
+from glotfuse.backbones.pooling import MEAN
 from glotfuse.errors import ConfigError
 from glotfuse.files import write_file
-from glotfuse.model.sentence_embeddings import mean_pooled
+from glotfuse.model.sentence_embeddings import pooled
 
 LEXICONS = "lexicons"
 """Folder of the stores inside glotfuse's cache."""
@@ -78,7 +80,7 @@ class Vocabulary:
     scripts: Sequence[str]
     """Of each word."""
     embeddings: Tensor
-    """(V,D), of each word by itself: the mean of the last layer's states."""
+    """(V,E), of each word by itself."""
     key: str
     """A hash of the encoder and the words."""
 
@@ -96,6 +98,15 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
     are mostly pieces of words, and two in Chinese and others; at most 40,000 of a script, evenly from all over the
     vocabulary.
     """
+    chosen = {
+        script: words[:: math.ceil(len(words) / _MAX_WORDS)]
+        for script, words in _words_by_script(encoder).items()
+        if len(words) >= _MIN_WORDS
+    }
+    return [w for group in chosen.values() for w in group], [s for s, group in chosen.items() for _ in group]
+
+
+def _words_by_script(encoder: Encoder) -> dict[str, list[str]]:
     tokenizer = encoder.tokenizer
     ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     words = [text.strip() for text in tokenizer.batch_decode([[number] for number in ids])]
@@ -109,12 +120,23 @@ def vocabulary_words(encoder: Encoder) -> tuple[list[str], list[str]]:
         marked = bare == tokens or tokenizer.convert_ids_to_tokens(number).startswith(_SPACE_MARKS)
         if bare == [number] and script and len(word) >= _shortest(script, marked):
             found.setdefault(script, {})[word] = None
-    chosen = {
-        script: list(group)[:: math.ceil(len(group) / _MAX_WORDS)]
-        for script, group in found.items()
-        if len(group) >= _MIN_WORDS
-    }
-    return [w for group in chosen.values() for w in group], [s for s, group in chosen.items() for _ in group]
+    return {script: list(group) for script, group in found.items()}
+
+
+def described(encoder: Encoder) -> str:
+    """What matters to a lexicon, for messages: architecture, vocabulary, and how words are embedded."""
+    fast = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    kind = type(fast.model).__name__ if fast is not None else type(encoder.tokenizer).__name__
+    if fast is not None and "ByteLevel" in repr(fast.pre_tokenizer):
+        kind = f"byte-level {kind}"
+    model = encoder.model
+    one_way = any(getattr(module, "is_causal", False) for module in model.modules())
+    direction = ", which reads from left to right" if one_way else ""
+    pooling = " and ".join(encoder.pooling.modes)
+    return (
+        f"a {type(model).__name__}{direction}, with a {kind} vocabulary of {len(encoder.tokenizer):,} tokens, whose "
+        f"words are embedded by the pooling {pooling!r}"
+    )
 
 
 def _shortest(script: str, marked: bool) -> float:
@@ -136,14 +158,14 @@ def _is_word(text: str) -> bool:
 
 
 def embed_words(encoder: Encoder, words: Sequence[str], progress: Progress | None = None) -> Tensor:
-    """Embeddings of words by themselves, (W,D), on the CPU: the mean of the last layer's states.
+    """Embeddings of words by themselves, (W,E), on the CPU, as the encoder embeds a sentence.
 
     The encoder's prefix is left out, for it would be most of the text.
     """
     encoder.use_language(None)
     texts = [_SPACE + word for word in words]  # as inside of a text, for tokenizers that mark spaces alone
     ids: list[list[int]] = encoder.tokenizer(texts, verbose=False)["input_ids"] if words else []
-    return mean_pooled(encoder, ids, _WORDS_PER_BATCH, progress)
+    return pooled(encoder, ids, _WORDS_PER_BATCH, progress, prefixed=False)
 
 
 def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Progress]) -> Vocabulary:
@@ -160,12 +182,19 @@ def read_vocabulary(encoder: Encoder, folder: Path, progress: Callable[[int], Pr
     """
     words, scripts = vocabulary_words(encoder)
     if not words:
+        counts = Counter({script: len(group) for script, group in _words_by_script(encoder).items()})
+        most = ", ".join(f"{count} of {script}" for script, count in counts.most_common(3)) or "none"
         raise ConfigError(
-            f"Expected a multilingual vocabulary for code-switching; {encoder.identity.name} has fewer than "
-            f"{_MIN_WORDS} whole words of every script. Set augmentation.code_switching to 0."
+            f"Expected a multilingual vocabulary for code-switched views, which are made of its words: at least "
+            f"{_MIN_WORDS} whole words of some script; found {most} in {encoder.identity.name}, {described(encoder)}. "
+            "Set augmentation.code_switching to 0 to train without views, or take an encoder whose vocabulary has "
+            "words of many languages, such as XLM-R, e5, BGE-M3, mT5, mmBERT or EmbeddingGemma."
         )
+    pooling = encoder.pooling.to_dict()
     made_with = [encoder.identity.sha256, str(encoder.dtype), encoder.src_lang or "", *words]
     made_with += ["byte fallback"] if encoder.byte_fallback else []
+    if pooling != MEAN:  # whose stores are named as they were before there was a choice
+        made_with.append(json.dumps(pooling))
     key = hashlib.sha256("\n".join(made_with).encode()).hexdigest()[:24]
     embeddings = _stored(
         folder / f"{key}.safetensors",
@@ -237,7 +266,7 @@ def build_lexicon(encoder: Encoder, vocabulary: Vocabulary, english: Sequence[st
 
 
 def _nearest(queries: Tensor, targets: Tensor) -> list[list[tuple[int, float]]]:
-    """Places of the targets (V,D) nearest to each of the queries (W,D), hubs last, with their cosines.
+    """Places of the targets (V,E) nearest to each of the queries (W,E), hubs last, with their cosines.
 
     Those that are too far for a translation are left out.
     """
