@@ -7,8 +7,10 @@ missed target is in the table and changes no exit code.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,22 +71,31 @@ def run_in_process(
     late = threading.Event()
     waiting = list(case_parts(case, torch.device(device), small))
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, start_new_session=True
+        )
 
         def end() -> None:
-            late.set()
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started: the tests
 
-        timer = threading.Timer(seconds, end)
+        def end_late() -> None:
+            late.set()
+            end()
+
+        timer = threading.Timer(seconds, end_late)
         timer.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(MARK):
-                said = json.loads(line.removeprefix(MARK))
-                waiting.remove(said["part"])
-                say(said)
-        process.wait()
-        timer.cancel()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(MARK):
+                    said = json.loads(line.removeprefix(MARK))
+                    waiting.remove(said["part"])
+                    say(said)
+            process.wait()
+        finally:  # also on Ctrl-C, which a session of its own does not hear
+            timer.cancel()
+            end()
         errors.seek(0)
         last = errors.read()[-1500:]
     for number, name in enumerate(waiting):

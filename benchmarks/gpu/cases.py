@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--needed", type=json.loads, default={})
     chosen = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
-    gc.freeze()  # or collecting before every round would look at all that the libraries have made
+    gc.freeze()  # as in `Bench.model`
     parts = case_parts(chosen.case, torch.device(chosen.device), chosen.small)
     run_case(parts, chosen.seconds, chosen.needed, lambda said: print(MARK + json.dumps(said), flush=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +89,7 @@ class Bench:
         encoder, lm = backbones(self.pair, self.device, torch.bfloat16)
         model = fused(encoder, lm, mixer="transformer_softmax", layer_norm="none")
         model.fusion.to(torch.bfloat16)
+        gc.freeze()  # or collecting before every round would look at all that the libraries have made
         return model
 
     @cached_property
