@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _POLL = 0.05
 _CLOSING = 5
 """Seconds that connections get after their last answer."""
+_BACKLOG = 256
+"""Connections that wait to be accepted; so many are accepted at once, before the first of them is looked at."""
 _LAST_BODY = 1.0
 """Seconds after a signal within which a request must have arrived."""
 
@@ -88,6 +90,7 @@ def server_config(app: FastAPI, **options: Any) -> uvicorn.Config:
     patience = replace(patience, connections=most_connections(patience.connections))
     chosen: dict[str, Any] = {
         "http": partial(Connection, patience=patience),
+        "backlog": _BACKLOG,
         "ws": "none",  # a WebSocket would leave the limits of `Connection`
         "log_level": "warning",
         "timeout_keep_alive": patience.idle,
