@@ -57,16 +57,17 @@ class Line:
 
     async def rest(self, seconds: float) -> tuple[bytes, bool]:
         """What comes until the server closes, and whether it does in time."""
-        found = b""
+        found, closed = bytearray(), True
         try:
             async with asyncio.timeout(seconds):
                 while part := await self.some():
                     found += part
+                    await asyncio.sleep(0)  # what is there already is read without waiting: time would never be up
         except TimeoutError:
-            return found, False
+            closed = False
         except ConnectionError:
             pass
-        return found, True
+        return bytes(found), closed
 
     async def dribble(self, content: bytes, every: float, seconds: float | None = None) -> None:
         """A byte at a time: once, or again and again until the server closes or time is up."""
