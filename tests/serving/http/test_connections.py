@@ -19,6 +19,7 @@ import pytest
 
 from glotfuse.api import FusedLM
 from glotfuse.serving.batcher import BatchLimits
+from glotfuse.serving.http.connections import most_connections
 from glotfuse.serving.http.patience import Patience
 from glotfuse.serving.http.service import ServeSettings
 from serving_help import RunningServer, running, slowed, until
@@ -295,6 +296,18 @@ def test_answers_during_shutdown_say_that_the_connection_ends(model: FusedLM) ->
         found = all_of(client)
         assert found.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in found.lower()
+
+
+def test_websockets_are_not_spoken_whatever_is_installed(hasty: RunningServer) -> None:
+    # with the package `websockets` uvicorn would hand the connection to a protocol without these limits
+    assert hasty.server.config.ws == "none"
+
+
+def test_no_more_connections_than_the_process_may_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    for files, expected in ((1024, 640), (10**6, 1000), (resource.RLIM_INFINITY, 1000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert most_connections(1000) == expected
 
 
 def test_requests_take_no_threads(model: FusedLM) -> None:
