@@ -37,6 +37,8 @@ class ServerState:
     def hurry(self, when: float) -> None:
         """Gives bodies that have not arrived until a time of the event loop's clock, at most."""
         for timeout in self.bodies:
+            if timeout.expired():  # in this very moment; it cannot be changed any more
+                continue
             timeout.reschedule(min(when, timeout.when() or when))
 
 
