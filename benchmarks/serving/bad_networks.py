@@ -253,7 +253,7 @@ async def slow_reader(target: Target, _: random.Random) -> Outcome:
 async def never_reads_a_stream(target: Target, _: random.Random) -> Outcome:
     """Reads only in the end: a whole answer, or one whose connection was cut; never one that just ends."""
     async with line(target, 4096) as it:
-        await it.send(post(400, stream=True, prompts=32))
+        await it.send(post(200, stream=True, prompts=8))
         await asyncio.sleep(target.patience.unread / 2)
         found, _ = await it.rest(_LATE)
         ended, whole = found.endswith(b"0\r\n\r\n"), b"data: [DONE]" in found
@@ -314,7 +314,7 @@ KINDS = (
     Kind("reset in a stream", reset_in_a_stream),
     Kind("reset before the answer", reset_in_an_answer),
     Kind("stream read slowly", slow_reader, lambda _: 5.0),
-    Kind("stream not read", never_reads_a_stream, lambda p: p.unread / 2),
+    Kind("stream not read", never_reads_a_stream, lambda p: p.unread / 2, 1),
     Kind("answers not read", never_reads_answers, lambda p: p.unread + 2 * _LATE, 3),
     Kind("garbage after a request", garbage_after_a_request),
     Kind("bytes that are no HTTP", no_http),

@@ -36,7 +36,7 @@ _WARM, _RESTARTS = 0.08, 0.12
 """Shares of the requests before and after the main part."""
 _MAIN = 0.65
 """Share of the time for the main part."""
-_CLIENTS = 8
+_CLIENTS = 32
 _IDLE = 1200
 """Idle connections at once, more than the server keeps."""
 _MOST_FILES = 1150
@@ -86,9 +86,18 @@ class Endurance:
         self._target = Target(parts.hostname or "", parts.port or 80)
         self._texts = quickstart_texts()[:40]
         self._enough = False
+        self._part = "before the main part"
 
     def close(self) -> None:
         self._stack.close()
+
+    async def run_within(self, seconds: float) -> None:
+        """All parts; where there is no time for all, what has happened until then still counts and is shown."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.run()
+        except TimeoutError:
+            self.tally.add("time", f"up {self._part}", False)
 
     async def run(self) -> None:
         """All parts."""
@@ -99,12 +108,14 @@ class Endurance:
         await asyncio.gather(*(self._misbehave(kind, 0, seed) for seed, kind in enumerate(brief)))
         await mixed.close()
         before = await self._rested()
+        self._part = "in the main part"
         await self._main(self._requests - warm - last)
         after = await self._rested()
         self.notes.append(f"memory {before.mb:.0f} MB before, {after.mb:.0f} MB after the main part")
         for name in ("files", "threads"):
             first, then = getattr(before, name), getattr(after, name)
             self.tally.add(f"{name} held when idle", f"{first} before, {then} after", then <= first)
+        self._part = "in the restarts"
         await self._restart_under_load(last)
 
     async def _main(self, count: int) -> None:
@@ -275,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = 60 * options.minutes
         test = Endurance([run, "--device", "cpu"], folder, options.requests, seconds, tally, options.restarts)
         try:
-            asyncio.run(test.run())
+            asyncio.run(test.run_within(seconds - (time.monotonic() - begun)))
         finally:
             test.close()
         logs = "".join(log.read_text("utf8", "replace") for log in sorted(folder.glob("server-*.log")))
