@@ -92,8 +92,8 @@ class Server:
 
 
 @contextmanager
-def serving(arguments: Sequence[str], folder: Path, ready_within: float = 300.0) -> Iterator[Server]:
-    """Starts `glotfuse serve` with these arguments on a free port, and stops it in the end.
+def serving(arguments: Sequence[str], folder: Path, ready_within: float = 300.0, port: int = 0) -> Iterator[Server]:
+    """Starts `glotfuse serve` with these arguments, on a free port or a given one, and stops it in the end.
 
     Raises:
         LoadError: It does not start; the last lines that it printed are in the message.
@@ -101,7 +101,7 @@ def serving(arguments: Sequence[str], folder: Path, ready_within: float = 300.0)
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*COMMAND, "serve", *arguments, "--port", "0"], stdout=out, stderr=out, start_new_session=True
+            [*COMMAND, "serve", *arguments, "--port", str(port)], stdout=out, stderr=out, start_new_session=True
         )
     try:
         server = Server(process, _address(process, log, ready_within), log)

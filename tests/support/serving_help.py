@@ -11,12 +11,11 @@ from typing import Any
 
 import httpx
 import openai
-import uvicorn
 
 from glotfuse.serving.batcher import BatchLimits
 from glotfuse.serving.http.app import build_app
 from glotfuse.serving.http.metrics import Metrics
-from glotfuse.serving.http.server import GracefulServer
+from glotfuse.serving.http.server import GracefulServer, server_config
 from glotfuse.serving.http.service import ServeSettings
 from glotfuse.serving.local.engine import LocalEngine
 
@@ -55,7 +54,7 @@ def running(
         metrics = Metrics()
         engine = LocalEngine(model, name="tiny", limits=limits, on_batch=metrics.count_batch)
         app = build_app(engine, settings, metrics)
-        config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=3, lifespan="on")
+        config = server_config(app, port=0, timeout_graceful_shutdown=3)
         server = GracefulServer(config, app.state.service, grace, lambda: None)
         task = asyncio.create_task(server.serve())
         while not server.started and not task.done():

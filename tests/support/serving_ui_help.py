@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from glotfuse.serving.http.app import build_app
-from glotfuse.serving.http.server import GracefulServer
+from glotfuse.serving.http.server import GracefulServer, server_config
 from glotfuse.serving.http.service import ServeSettings
 from glotfuse.serving.local.engine import LocalEngine
 from glotfuse.serving.page.mount import mount
@@ -30,7 +29,7 @@ def page_of(model: Any, *, api_key: str | None = None) -> Iterator[tuple[str, Lo
         engine = LocalEngine(model, name="tiny run")
         app = build_app(engine, ServeSettings(api_key))
         mount(app, engine, model, api_key=api_key)
-        config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2, lifespan="on")
+        config = server_config(app, port=0, timeout_graceful_shutdown=2)
         server = GracefulServer(config, app.state.service, 2, lambda: None)
         task = asyncio.create_task(server.serve())
         while not server.started and not task.done():

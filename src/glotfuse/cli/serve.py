@@ -46,6 +46,9 @@ def serve(
         float, typer.Option(help="Seconds that running requests get when the server is stopped.", min=0)
     ] = 30.0,
     max_body_mb: Annotated[float, typer.Option(help="Largest request body, in megabytes.", min=0.001)] = 1.0,
+    max_connections: Annotated[
+        int, typer.Option(help="Most connections; for one more the longest idle one is closed.", min=1)
+    ] = 1000,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="Of both backbones: auto, float32, bfloat16 or float16.")] = "auto",
     ui: Annotated[bool, typer.Option("--ui", help="Also serve a page to try the model, at /ui.")] = False,
@@ -64,6 +67,7 @@ def serve(
     from glotfuse.serving.batcher import BatchLimits
     from glotfuse.serving.http.app import build_app
     from glotfuse.serving.http.metrics import Metrics
+    from glotfuse.serving.http.patience import Patience
     from glotfuse.serving.http.server import run as run_server
     from glotfuse.serving.http.service import ServeSettings
 
@@ -79,7 +83,9 @@ def serve(
         from glotfuse.serving.vllm.engine import VllmEngine
 
         chosen = VllmEngine(model, url, lm_name, lm_api_key, timeout=timeout, **shared)
-    app = build_app(chosen, ServeSettings(api_key or None, timeout, int(max_body_mb * 1_000_000)), metrics)
+    patience = Patience(connections=max_connections)
+    settings = ServeSettings(api_key or None, timeout, int(max_body_mb * 1_000_000), patience)
+    app = build_app(chosen, settings, metrics)
     if ui:
         from glotfuse.serving.page.mount import mount
 

@@ -163,8 +163,11 @@ class EventStream(Response):
                         await event(_json(data))
                     await event("[DONE]")
             except Exception as error:
-                async with asyncio.timeout(_LAST_WORDS):
-                    await event(_json(as_http_error(error).body()))
+                try:
+                    async with asyncio.timeout(_LAST_WORDS):
+                        await event(_json(as_http_error(error).body()))
+                except TimeoutError:
+                    return  # it does not read; the connection ends without the last chunk
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -41,6 +41,12 @@ def build_app(engine: Engine, settings: ServeSettings | None = None, metrics: Me
     for routes in (completions, chat, classification, operations):
         app.include_router(routes.router)
     add_handlers(app)
-    app.add_middleware(Gate, state=state, api_key=settings.api_key, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Gate,
+        state=state,
+        api_key=settings.api_key,
+        max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.patience.body,
+    )
     app.add_middleware(Measured, metrics=metrics)
     return app

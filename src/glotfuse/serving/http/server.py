@@ -7,12 +7,15 @@ import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from glotfuse.errors import GlotfuseError
+from glotfuse.serving.http.connections import Connection, check_all, most_connections
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 _POLL = 0.05
 _CLOSING = 5
 """Seconds that connections get after their last answer."""
+_BACKLOG = 256
+"""Connections that wait to be accepted; so many are accepted at once, before the first of them is looked at."""
+_LAST_BODY = 1.0
+"""Seconds after a signal within which a request must have arrived."""
 
 
 class GracefulServer(uvicorn.Server):
@@ -49,6 +56,11 @@ class GracefulServer(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Looks after the connections; uvicorn calls it ten times a second."""
+        check_all(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to drain; a second signal stops at once."""
         if self._service.state.draining or self._loop is None:
@@ -59,11 +71,33 @@ class GracefulServer(uvicorn.Server):
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         state, end = self._service.state, loop.time() + self._grace
+        state.hurry(loop.time() + _LAST_BODY)
         while state.open_requests and loop.time() < end:
             await asyncio.sleep(_POLL)
         if state.open_requests:
             await self._service.engine.close()  # ends what still runs, each with an error that says why
         self.should_exit = True
+
+
+def server_config(app: FastAPI, **options: Any) -> uvicorn.Config:
+    """Makes the settings of uvicorn for an app.
+
+    Args:
+        app: From `build_app`; its settings say how connections are treated.
+        **options: Of `uvicorn.Config`, over those that are chosen here.
+    """
+    patience = app.state.service.settings.patience
+    patience = replace(patience, connections=most_connections(patience.connections))
+    chosen: dict[str, Any] = {
+        "http": partial(Connection, patience=patience),
+        "backlog": _BACKLOG,
+        "ws": "none",  # a WebSocket would leave the limits of `Connection`
+        "log_level": "warning",
+        "timeout_keep_alive": patience.idle,
+        "timeout_graceful_shutdown": _CLOSING,
+        "lifespan": "on",
+    }
+    return uvicorn.Config(app, **{**chosen, **options})
 
 
 def run(app: FastAPI, host: str, port: int, grace: float, announce: Callable[[str], None]) -> None:
@@ -82,8 +116,7 @@ def run(app: FastAPI, host: str, port: int, grace: float, announce: Callable[[st
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSING, lifespan="on")
-    server = GracefulServer(config, app.state.service, grace, lambda: announce(address))
+    server = GracefulServer(server_config(app), app.state.service, grace, lambda: announce(address))
     try:
         server.run(sockets=[listener])
     finally:

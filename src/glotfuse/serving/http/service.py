@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -14,6 +14,7 @@ from glotfuse.serving.engine import Engine
 from glotfuse.serving.http.gate import ServerState
 from glotfuse.serving.http.http_errors import HttpError
 from glotfuse.serving.http.metrics import Metrics
+from glotfuse.serving.http.patience import Patience
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class ServeSettings:
     """Seconds for a request, waiting included."""
     max_body_bytes: int = 1_000_000
     """Largest body."""
+    patience: Patience = field(default_factory=Patience)
+    """Of the connections."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function would get a thread for each request
     service: Service = request.app.state.service
     return service
 
