@@ -87,6 +87,10 @@ def open_connections(server: RunningServer) -> int:
     return len(server.server.server_state.connections)
 
 
+def busy_connections(server: RunningServer) -> int:
+    return sum(connection.is_busy for connection in list(server.server.server_state.connections))
+
+
 def test_a_connection_that_says_nothing_is_closed(hasty: RunningServer) -> None:
     with connected(hasty) as client:
         begun = time.monotonic()
@@ -241,7 +245,7 @@ def test_idle_connections_make_room_for_new_ones(model: FusedLM) -> None:
         assert b"200 OK" in idle[-1].recv(4096)
 
 
-def test_where_all_connections_are_in_use_one_more_is_refused(model: FusedLM) -> None:
+def test_where_all_connections_are_in_use_one_more_is_refused(model: FusedLM, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ServeSettings(patience=Patience(connections=4))
     with (
         running(model, settings=settings) as server,
@@ -258,11 +262,15 @@ def test_where_all_connections_are_in_use_one_more_is_refused(model: FusedLM) ->
             assert refused.json()["error"]["code"] == "too_many_connections"
             assert int(refused.headers["retry-after"]) > 0
             assert more.get("/health").status_code == 200  # a full server is not a dead one
-        for _ in range(150):
+        assert until(lambda: open_connections(server) == 4)
+        monkeypatch.setattr("glotfuse.serving.http.gate._REFUSED_BODY", 60.0)  # they wait to be refused
+        for number in range(150):
             client = stack.enter_context(connected(server))
             with contextlib.suppress(ConnectionError):
-                client.sendall(post(LONG)[:-5])  # it takes two seconds to be refused
-        assert 60 < open_connections(server) < 4 + 64 + 5
+                client.sendall(post(LONG)[:-5])
+            if number < 60:  # before it has asked it is idle, and the next one may take its place
+                assert until(lambda number=number: busy_connections(server) == 4 + number + 1)
+        assert until(lambda: 60 < open_connections(server) < 4 + 64 + 5)
         assert server.engine.load()["running"] == 4
 
 
