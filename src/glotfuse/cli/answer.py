@@ -23,6 +23,9 @@ def classify(
     """Label texts, with probabilities."""
     import json
 
+    from glotfuse.cli.light_imports import import_lightly
+
+    import_lightly()
     from glotfuse.api import FusedLM
 
     model = FusedLM.from_pretrained(run, device=device)
@@ -51,6 +54,9 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Generate English answers to texts in any of the encoder's languages."""
+    from glotfuse.cli.light_imports import import_lightly
+
+    import_lightly()
     from glotfuse.api import FusedLM
 
     model = FusedLM.from_pretrained(run, device=device)
