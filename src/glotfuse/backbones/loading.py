@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
+from glotfuse.backbones.blank import BlankTensors
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.backbones.bundled.catalogue import BUNDLED
 from glotfuse.backbones.encoder import Encoder
@@ -162,7 +163,7 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
         if getattr(config, "quantization_config", None) is not None:  # its weights are quantised on the disk
             model_options.setdefault("device_map", {"": str(device)})
         own_class = _encoder_class(config) if kind == "an encoder" else None
-        with _bars_on_terminals_only():
+        with _bars_on_terminals_only(), BlankTensors():
             model, found = (own_class or auto_class).from_pretrained(source, **model_options, **hub)
         tokenizer = load_tokenizer(source, snapshot or Path(source), config, **hub)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
