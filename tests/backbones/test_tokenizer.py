@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoTokenizer, tokenization_utils_base
 
-from glotfuse.backbones.tokenizer import load_tokenizer
+from glotfuse.backbones.tokenizer import _added_tokens, load_tokenizer
 from tiny import ENCODERS, LMS, TEXTS, encoder_folder, lm_folder
 
 FOLDERS = [*(encoder_folder(family) for family in ENCODERS), *(lm_folder(family) for family in LMS)]
@@ -68,16 +68,12 @@ def test_a_generic_tokenizer_s_vocabulary_is_not_read_in_python(generic: Path, m
     assert "tokenizer.json" not in read
 
 
-@pytest.mark.parametrize("what", ["added_tokens.json", "inner key", "other order", "broken config"])
+@pytest.mark.parametrize("what", ["added_tokens.json", "other order", "broken config"])
 def test_what_is_laid_out_otherwise_is_left_to_transformers(generic: Path, what: str) -> None:
     file = generic / "tokenizer.json"
     content = json.loads(file.read_text("utf8"))
     if what == "added_tokens.json":
-        (generic / what).write_text("{}")
-    elif what == "inner key":  # a piece by the key's name stands before it
-        added = content.pop("added_tokens")
-        content["model"]["vocab"]["added_tokens"] = len(content["model"]["vocab"])
-        file.write_text(json.dumps({**content, "added_tokens": added}))
+        (generic / what).write_text('{"<extra>": 4000}')
     elif what == "other order":
         added = content.pop("added_tokens")
         file.write_text(json.dumps({**content, "added_tokens": added}))
@@ -91,3 +87,12 @@ def test_what_is_laid_out_otherwise_is_left_to_transformers(generic: Path, what:
             load_tokenizer(str(generic), generic, config)
     else:
         assert state(load_tokenizer(str(generic), generic, config)) == expected
+
+
+def test_added_tokens_of_an_inner_object_are_not_taken(generic: Path) -> None:
+    tokens = [{"id": 3, "content": "<right>"}]
+    assert _added_tokens(generic)
+    (generic / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens, "model": {}}))
+    assert _added_tokens(generic) == {"3": {"content": "<right>"}}
+    (generic / "tokenizer.json").write_text(json.dumps({"model": {"added_tokens": tokens}, "added_tokens": []}))
+    assert _added_tokens(generic) is None
