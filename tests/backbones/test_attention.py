@@ -42,7 +42,7 @@ def test_labels_are_read_as_a_tree_with_a_kernel_that_takes_no_mask(monkeypatch:
     assert config._attn_implementation == "flash_attention_2"
     with monkeypatch.context() as patch:
         patch.setattr("glotfuse.model.scoring._Question.one_by_one", lambda _: pytest.fail("not as a tree"))
-        patch.setattr("glotfuse.model.scoring._Question.tree_is_right", lambda _: True)
+        patch.setattr("glotfuse.model.scoring._Question.tree_is_right", lambda *_: True)
         assert model.classify(TEXTS, labels=LABELS) == found
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-4)

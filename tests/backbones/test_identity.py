@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ def test_a_blob_of_the_hub_cache_is_not_read(tmp_path: Path) -> None:
 
 def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, weights = tmp_path / "memory" / "hashes.json", tmp_path / "model.safetensors"
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
     weights.write_bytes(b"one")
     first = hash_folder(tmp_path, memory)
     assert list(json.loads(memory.read_text()).values()) == [hashlib.sha256(b"one").hexdigest()]
@@ -78,15 +80,37 @@ def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, monkeyp
     assert hash_folder(tmp_path, memory) == hash_folder(tmp_path) != first
 
 
+def test_a_file_whose_date_was_set_back_is_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, weights = tmp_path / "memory" / "hashes.json", tmp_path / "model.safetensors"
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
+    weights.write_bytes(b"one")
+    first, date = hash_folder(tmp_path, memory), weights.stat().st_mtime_ns
+    time.sleep(0.05)  # file systems count time in steps
+    weights.write_bytes(b"two")  # of the same size, in the same inode
+    os.utime(weights, ns=(date, date))
+    assert weights.stat().st_mtime_ns == date
+    assert hash_folder(tmp_path, memory) == hash_folder(tmp_path) != first
+    assert len(json.loads(memory.read_text())) == 1  # what the file was before is forgotten
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path) -> None:
+    memory = tmp_path / "hashes.json"
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    assert hash_folder(tmp_path, memory) == hash_folder(tmp_path)
+    assert not memory.exists()
+
+
 @pytest.mark.parametrize("content", ["{broken", "[1, 2]", '"text"'])
-def test_a_damaged_memory_does_no_harm(tmp_path: Path, content: str) -> None:
+def test_a_damaged_memory_does_no_harm(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = tmp_path / "hashes.json"
     memory.write_text(content)
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
     (tmp_path / "model.safetensors").write_bytes(b"one")
     assert hash_folder(tmp_path, memory) == hash_folder(tmp_path)
 
 
-def test_a_memory_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
+def test_a_memory_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
     (tmp_path / "file").write_text("")
     (tmp_path / "model.safetensors").write_bytes(b"one")
     assert hash_folder(tmp_path, tmp_path / "file" / "hashes.json") == hash_folder(tmp_path)

@@ -153,6 +153,22 @@ def test_an_lm_that_cannot_select_computes_all_logits(
     assert "computes logits at all positions" in caplog.text
 
 
+def test_it_is_checked_in_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    passes: list[int] = []
+    original = LlamaForCausalLM.forward
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return original(self, *args, **kwargs)
+
+    counted.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counted)
+    assert tiny_lm("llama").selects_logits
+    assert len(passes) == 2
+
+
 def test_it_stays_in_evaluation_mode_and_its_weights_take_no_gradient(lm: LM) -> None:
     lm.train()
     nn.Sequential(lm).train()

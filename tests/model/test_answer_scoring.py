@@ -78,3 +78,20 @@ def test_the_encoder_reads_a_text_once_for_all_its_answers(monkeypatch: pytest.M
 def test_an_empty_answer_is_refused() -> None:
     with pytest.raises(PromptError, match="empty"):
         scored(tiny_model(), [[[1], []]])
+
+
+@pytest.mark.parametrize("num_texts", [1, 2, 3])
+def test_texts_that_the_tree_was_tried_on_are_not_read_again(num_texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(lm="llama")
+    answers = answer_ids(model)[:num_texts]
+    passes: list[int] = []
+    run = model.lm.run
+    monkeypatch.setattr(model.lm, "run", lambda *a, **k: passes.append(1) or run(*a, **k))
+    model.head_cache(model.prompt)
+    passes.clear()
+    first = scored(model, answers)
+    tried = len(passes)
+    assert model.branching
+    assert scored(model, answers) == first  # the same to the last bit
+    assert tried == 3 + (num_texts > 2)  # the prompt, the rest of longer answers, the tree; then the tree of all texts
+    assert len(passes) == tried + 1

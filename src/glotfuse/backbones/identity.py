@@ -2,24 +2,29 @@
 
 The hash is taken over the weight files, so that it does not depend on the dtype or device a model is loaded with.
 A hub file's SHA-256 is the name of its blob in the hub cache; other files are hashed once and remembered by path,
-size and time of change. A model that was built in memory is hashed over its tensors.
+inode, size, and the times of change of content and of inode: the second one cannot be set back, so a file that was
+written to is hashed again, whatever its date says. A model that was built in memory is hashed over its tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glotfuse.errors import CheckpointError
-from glotfuse.files import to_json, write_file
+from glotfuse.files import cache_dir, to_json, write_file
 
 if TYPE_CHECKING:
     from torch import nn
 
+_SETTLED_SECONDS = 2.0
+"""A file is remembered when its last change is so long ago that a further one would have another time."""
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 
 
@@ -83,14 +88,26 @@ def hash_file(file: Path, memory: Path | None = None) -> str:
     resolved = file.resolve()
     if len(resolved.name) == 64 and set(resolved.name) <= set("0123456789abcdef"):
         return resolved.name  # a blob of the hub cache carries its SHA-256 as name
-    stat = resolved.stat()
-    key = f"{resolved}:{stat.st_size}:{stat.st_mtime_ns}"
+    before = resolved.stat()
+    key = _key(resolved, before)
     known = _read_memory(memory)
-    if key not in known:
-        with resolved.open("rb") as handle:
-            known[key] = hashlib.file_digest(handle, "sha256").hexdigest()
-        _write_memory(memory, known)
-    return known[key]
+    if key in known:
+        return known[key]
+    with resolved.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if time.time() - max(before.st_mtime, before.st_ctime) > _SETTLED_SECONDS:
+        others = {k: v for k, v in known.items() if not k.startswith(f"{resolved}:")}
+        _write_memory(memory, {**others, key: digest})
+    return digest
+
+
+def _key(file: Path, stat: os.stat_result) -> str:
+    return f"{file}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+
+
+def memory_of_hashes() -> Path:
+    """The file of the cache that remembers the hashes of files."""
+    return cache_dir() / "weight-hashes.json"
 
 
 def _read_memory(memory: Path | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import torch
@@ -88,11 +88,7 @@ class LM(nn.Module):
         sample = self.embed(ids)
         self.embedding_size = int(sample.shape[-1])
         self.embedding_rms = float(sample.float().pow(2).mean().sqrt())
-        self.selects_logits = False
-        self._check_running(sample)
-        self.selects_logits = self._probe_selection(sample)
-        self._check_causal(sample)
-        self._check_embeddings(ids)
+        self._check(ids[[i % len(ids) for i in (1, 2, 3)]])
         self.no_generation = generating.refusal(self.model, ids, self.embed)
         if self.no_generation:
             logger.warning(
@@ -271,56 +267,60 @@ class LM(nn.Module):
         return torch.tensor(ids or [0], device=self.device)
 
     @torch.no_grad()
-    def _probe_selection(self, sample: Tensor) -> bool:
-        """Whether `logits_to_keep` takes a mask: transformers 5.22 and newer, nearly all families."""
-        if "logits_to_keep" not in inspect.signature(self.model.forward).parameters:
-            return False
-        keep = torch.tensor([[True, False], [False, True]], device=sample.device)
-        self.selects_logits = True
-        try:
-            return self.run(sample[:1].expand(2, 2, -1), keep).ndim == 2
-        except (IndexError, RuntimeError, TypeError):
-            logger.warning(
-                "%s computes logits at all positions, for it cannot be told which are read. "
-                "transformers 5.22 or newer may spare memory and time.",
-                type(self.model).__name__,
-            )
-            return False
+    def _check(self, ids: Tensor) -> None:
+        """Finds out whether logits can be selected, and refuses an LM that is not causal or reads embeddings otherwise.
 
-    @torch.no_grad()
-    def _check_running(self, sample: Tensor) -> None:
-        """It must run at all."""
-        try:
-            self.run(sample[:2].unsqueeze(0), torch.ones(1, 2, dtype=torch.bool, device=sample.device))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise BackboneError(
-                f"Expected an LM that runs on {sample.device} in {sample.dtype}; found {type(self.model).__name__} in "
-                f"{self.identity.name}, which fails: {str(error).strip().splitlines()[0]}. Try another "
-                "attn_implementation, dtype or device."
-            ) from error
-
-    @torch.no_grad()
-    def _check_causal(self, sample: Tensor) -> None:
-        """A later token must not change an earlier position's logits."""
-        first, second, third = (sample[i % len(sample)] for i in (1, 2, 3))
-        embeds = torch.stack([torch.stack([first, second]), torch.stack([first, third])])
-        keep = torch.tensor([[True, False]] * 2, device=embeds.device)
-        logits = self.run(embeds, keep)
-        if not torch.allclose(logits[0], logits[1], atol=self.tolerance, rtol=self.tolerance):
+        Both are seen in one pass over three tokens (3,) and, in a second row, the same with the last two exchanged.
+        """
+        embeds = torch.stack([self.embed(ids), self.embed(ids[[0, 2, 1]])])
+        keep = torch.tensor([[True, True, True], [True, False, False]], device=embeds.device)
+        *found, exchanged = self._select(embeds, keep)
+        if not self._alike(found[0], exchanged):
             raise BackboneError(
                 f"Expected a causal LM; found {type(self.model).__name__} in {self.identity.name}, in which later "
                 "tokens change earlier ones. Use it as the encoder, and a decoder-only model as the LM."
             )
-
-    @torch.no_grad()
-    def _check_embeddings(self, ids: Tensor) -> None:
-        """Embeddings in place of tokens must give the same logits."""
-        few = ids[1:4].unsqueeze(0)
-        expected = self.model(input_ids=few, use_cache=False, return_dict=True).logits[0].float()
-        found = self.run(self.embed(few), torch.ones_like(few, dtype=torch.bool))
-        if not torch.allclose(expected, found, atol=self.tolerance, rtol=self.tolerance):
+        expected = self.model(input_ids=ids.unsqueeze(0), use_cache=False, return_dict=True).logits[0].float()
+        if not self._alike(expected, torch.stack(found)):
             raise BackboneError(
                 f"Expected an LM that reads embeddings as it reads tokens; found {type(self.model).__name__} in "
                 f"{self.identity.name}, which gives other logits for the embeddings of the same tokens. It cannot "
                 "read an encoder's span: choose another LM."
             )
+
+    def _select(self, embeds: Tensor, keep: Tensor) -> Tensor:
+        """Logits (N,V); whether `logits_to_keep` takes a mask is tried out: transformers 5.22 and newer, most families.
+
+        Args:
+            embeds: (B,M,H).
+            keep: (B,M), true at N positions.
+
+        Raises:
+            BackboneError: It does not run at all.
+        """
+        self.selects_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        selected = None
+        if self.selects_logits:
+            with suppress(IndexError, RuntimeError, TypeError, ValueError):
+                selected = self.run(embeds, keep)
+            if selected is not None and selected.ndim == 2:
+                return selected
+        asked, self.selects_logits = self.selects_logits, False
+        try:
+            logits = self.run(embeds, keep)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise BackboneError(
+                f"Expected an LM that runs on {embeds.device} in {embeds.dtype}; found {type(self.model).__name__} in "
+                f"{self.identity.name}, which fails: {str(error).strip().splitlines()[0]}. Try another "
+                "attn_implementation, dtype or device."
+            ) from error
+        if asked and selected is None:
+            logger.warning(
+                "%s computes logits at all positions, for it cannot be told which are read. "
+                "transformers 5.22 or newer may spare memory and time.",
+                type(self.model).__name__,
+            )
+        return logits
+
+    def _alike(self, expected: Tensor, found: Tensor) -> bool:
+        return torch.allclose(expected, found, atol=self.tolerance, rtol=self.tolerance)

@@ -14,17 +14,19 @@ import torch
 from safetensors import SafetensorError
 
 from glotfuse.backbones.attention import check_attention, refusal_of_attention
+from glotfuse.backbones.blank import from_pretrained
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.backbones.bundled.catalogue import BUNDLED
 from glotfuse.backbones.byte_fallback import restore_byte_fallback
 from glotfuse.backbones.encoder import Encoder
 from glotfuse.backbones.gguf_source import is_gguf, load_gguf, locate_gguf
-from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module
+from glotfuse.backbones.identity import BackboneIdentity, hash_file, hash_folder, hash_module, memory_of_hashes
 from glotfuse.backbones.lm import LM
 from glotfuse.backbones.placement import input_device, is_fixed
 from glotfuse.backbones.pooling import Pooling
 from glotfuse.backbones.pooling_files import read_pooling
 from glotfuse.backbones.quantization import quantization_config
+from glotfuse.backbones.tokenizer import load_tokenizer
 from glotfuse.errors import BackboneError, ConfigError
 from glotfuse.files import cache_dir
 
@@ -161,7 +163,7 @@ def _refuse_missing(loaded: _Loaded, missing: list[str]) -> None:
 
 
 def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _Loaded:
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     if is_gguf(name, options.gguf_file):
         return _load_gguf(name, options, auto_class, kind)
@@ -186,8 +188,8 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
             model_options.setdefault("device_map", {"": str(device)})
         own_class = _encoder_class(config) if kind == "an encoder" else None
         with _bars_on_terminals_only():
-            model, found = (own_class or auto_class).from_pretrained(source, **model_options, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+            model, found = from_pretrained(own_class or auto_class, source, **model_options, **hub)
+        tokenizer = load_tokenizer(source, snapshot or Path(source), config, **hub)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
             raise
@@ -201,7 +203,7 @@ def _load(name: str, options: BackboneOptions, auto_class: Any, kind: str) -> _L
     identity = BackboneIdentity(
         name=name,
         revision=snapshot.name if snapshot is not None else None,
-        sha256=hash_folder(snapshot or Path(source), cache_dir() / "weight-hashes.json") or hash_module(model),
+        sha256=hash_folder(snapshot or Path(source), memory_of_hashes()) or hash_module(model),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
         quantization=options.quantization,
@@ -243,7 +245,7 @@ def _load_gguf(name: str, options: BackboneOptions, auto_class: Any, kind: str) 
     identity = BackboneIdentity(
         name=name,
         revision=commit,
-        sha256=hash_file(path, cache_dir() / "weight-hashes.json"),
+        sha256=hash_file(path, memory_of_hashes()),
         architecture=type(model).__name__,
         hidden_size=int(model.get_input_embeddings().weight.shape[-1]),
         gguf_file=options.gguf_file,

