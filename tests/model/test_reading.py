@@ -11,8 +11,8 @@ from built import built
 from glotfuse.api import FusedLM
 from glotfuse.backbones.identity import hash_module
 from glotfuse.errors import CheckpointError
-from glotfuse.model import locating
-from glotfuse.run_folder import READING
+from glotfuse.model import locating, self_check
+from glotfuse.run_folder import READING, read_config
 from tiny import TEXTS
 
 
@@ -78,3 +78,5 @@ def test_every_fusion_of_the_package_is_small_and_whole() -> None:
         assert {path.name for path in folder.iterdir()} == {
             "README.md", "config.json", "fusion.safetensors", "recipe.json", "training.json"
         }  # fmt: skip
+        kept = read_config(folder)["reference"]  # whoever loads it under other library versions has it compared
+        assert len(kept["log_probabilities"]) == len(self_check.TEXTS)
