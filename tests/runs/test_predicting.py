@@ -90,3 +90,16 @@ def test_the_baseline_counts_them_too(tmp_path: Path) -> None:
     assert found["sin_Sinh"] == 0
     assert found["ory_Orya"] is not None
     assert found["ory_Orya"] > 0.1
+
+
+def test_what_a_reader_had_to_guess_of_test_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_task(tmp_path / "data")
+    rows = 'text\tlabel\n"ආර්ථිකය\tවර්ධනය"\tscience\nතරගය\tsports\n'  # a quoted tab: the rows fit in one way alone
+    (data / "sin_Sinh" / "test.tsv").write_text(rows, "utf8")
+    recipe = small_recipe(data, training={"epochs": 0})
+    model = train_run(recipe, tmp_path / "run")
+    assert "quot" not in capsys.readouterr().err
+    measured(model, recipe, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sin_Sinh/test.tsv" in said.replace(" ", "")
+    assert "quot" in said

@@ -91,13 +91,18 @@ def load_rows(task: Task, recipe: Recipe) -> RunRows:
     for report in reports:
         if report.dropped or report.duplicates:
             console.print(report.summary(), style="yellow", highlight=False)
-        for warning in report.warnings:
-            console.print(warning, style="yellow", highlight=False, markup=False)
+        say_warnings(report)
     found = [foreign_rows(part, task.train_language) for part in (rows, dev_rows)]
     leaks = [leak for leak in found if leak]
     for leak in leaks:
         console.print(str(leak), style="yellow", highlight=False)
     return RunRows(rows, dev_rows, reports, leaks)
+
+
+def say_warnings(report: LoadReport) -> None:
+    """Prints what is strange about data that were read."""
+    for warning in report.warnings:
+        console.print(warning, style="yellow", highlight=False, markup=False)
 
 
 def as_text(task: Task, rows: RunRows, objective: str) -> tuple[Task, RunRows]:

@@ -29,6 +29,7 @@ from glotfuse.inputs.batch import PreparedExample
 from glotfuse.model.classification import Classification
 from glotfuse.progress import Bar, console
 from glotfuse.run_folder import predictions_file
+from glotfuse.runs.data import say_warnings
 from glotfuse.tasks import Example, Task, sample
 from glotfuse.training.data_parallel import spread
 
@@ -111,6 +112,8 @@ def evaluate(
             results.append(_result(code, predictions, task.labels, _unknown_rate(model, code, prepared)))
             if loaded[code].report.dropped:
                 skipped[code] = loaded[code].report.dropped
+    for found in loaded.values():
+        say_warnings(found.report)
     if skipped:
         console.print(f"Rows left out as malformed: {skipped}", style="yellow", highlight=False)
     if warning := unknown_warning(results):
