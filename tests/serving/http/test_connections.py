@@ -274,6 +274,21 @@ def test_where_all_connections_are_in_use_one_more_is_refused(model: FusedLM, mo
         assert server.engine.load()["running"] == 4
 
 
+def test_a_request_that_has_begun_goes_last_where_room_is_made(model: FusedLM) -> None:
+    with (
+        running(model, settings=ServeSettings(patience=Patience(connections=8))) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        slow = stack.enter_context(connected(server))
+        slow.sendall(b"GET /health HTTP/1.1\r\nHo")
+        assert until(lambda: open_connections(server) == 1)
+        for _ in range(30):
+            stack.enter_context(connected(server))
+        assert until(lambda: open_connections(server) == 8)
+        slow.sendall(b"st: a\r\n\r\n")
+        assert b"200 OK" in slow.recv(4096)
+
+
 @pytest.mark.parametrize("key", ["wrong", "right"])
 def test_a_refused_request_gets_its_answer_though_it_still_sends(model: FusedLM, key: str) -> None:
     with running(model, settings=ServeSettings(api_key="right")) as server, connected(server) as client:

@@ -48,13 +48,16 @@ class Connection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Makes room for the connection, or marks it as one too many."""
+        """Makes room for the connection, or marks it as one too many.
+
+        The one that has been idle longest goes; one whose request has begun to come in goes after all the others.
+        """
         super().connection_made(transport)
         if len(self.connections) <= self._patience.connections:
             return
         idle = [other for other in self.connections if isinstance(other, Connection) and other._can_go(self)]
         if idle:
-            min(idle, key=lambda other: other.quiet)._drop()
+            min(idle, key=lambda other: (other._asking is not None, other.quiet))._drop()
         elif len(self.connections) > self._patience.connections + _SPARE:
             transport.abort()
         else:
