@@ -10,12 +10,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glotfuse.errors import PromptError
 from glotfuse.model.scoring import score_answers
+from glotfuse.provenance import installed
 
 if TYPE_CHECKING:
     from glotfuse.inputs.batch import PreparedExample
@@ -55,7 +55,7 @@ def reference(model: FusedModel) -> dict[str, Any] | None:
     except PromptError:
         return None
     return {
-        "versions": _versions(),
+        "versions": installed(_PACKAGES),
         "precision": _precision(model),
         "tokens_sha256": _digest(examples),
         "log_probabilities": [[round(value, 4) for value in row] for row in _scores(model, examples)],
@@ -75,7 +75,7 @@ def compare(model: FusedModel, kept: Mapping[str, Any] | None, folder: Path) -> 
     Returns:
         The greatest difference of a log-probability, in nats; None where nothing was compared.
     """
-    here = _versions()
+    here = installed(_PACKAGES)
     if not kept or kept.get("versions") == here or model.lm.is_sharded:
         return None
     try:
@@ -141,13 +141,3 @@ def _precision(model: FusedModel) -> dict[str, str]:
     if model.lm.identity.quantization != "none":
         named["lm"] = model.lm.identity.quantization
     return named
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
