@@ -198,6 +198,16 @@ def test_a_malformed_part_of_the_config_is_named(
         FusedLM.from_pretrained(saved[1], device="cpu")
 
 
+@pytest.mark.parametrize(("key", "value"), [("prefix", 5), ("byte_fallback", "yes"), ("pooling", "mean")])
+def test_a_malformed_way_to_read_is_named(saved: tuple[FusedLM, Path], key: str, value: Any) -> None:
+    path = saved[1] / "config.json"
+    config = json.loads(path.read_text("utf8"))
+    config["encoder"][key] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"Expected '{key}' of the type .*found {type(value).__name__}"):
+        FusedLM.from_pretrained(saved[1], device="cpu")
+
+
 def test_an_unknown_key_of_an_identity_asks_for_an_update(saved: tuple[FusedLM, Path]) -> None:
     path = saved[1] / "config.json"
     config = json.loads(path.read_text("utf8"))

@@ -225,11 +225,11 @@ def load(
     how: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     if not isinstance(encoder, Encoder):
         options = encoder_options or BackboneOptions(identities["encoder"].revision, **how)
-        own = None if pooling and pooling["dense"] else Pooling()  # linear maps are read from the encoder's files
+        own = None if pooling and pooling.get("dense") else Pooling()  # linear maps are read from the encoder's files
         encoder = load_encoder(encoder or identities["encoder"].name, options, **reading, pooling=own)
     _check_identity("encoder", identities["encoder"], encoder.identity, folder)
     check_byte_fallback(encoder, reading["byte_fallback"], folder)
-    if "probe_sha256" in config or not (pooling and pooling["dense"]):
+    if "probe_sha256" in config or not (pooling and pooling.get("dense")):
         encoder = embedding_as(encoder, pooling, f"the probe in {folder}")
     if not isinstance(lm, LM):
         lm = load_lm(lm or identities["lm"].name, _lm_options(identities["lm"], lm, lm_options, how))

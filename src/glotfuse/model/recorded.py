@@ -34,6 +34,12 @@ _IDENTITY: dict[str, tuple[type, ...]] = {
 }
 _READING: dict[str, Any] = {"prefix": "", "src_lang": None, "byte_fallback": False}
 """What the encoder's entry says beside its identity, and what it means where it is missing, as in older checkpoints."""
+_READING_KINDS: dict[str, tuple[type, ...]] = {
+    "prefix": (str,),
+    "src_lang": (str, NoneType),
+    "byte_fallback": (bool,),
+    "pooling": (dict,),
+}
 
 
 def reading_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +58,9 @@ def identity_of(role: str, config: Mapping[str, Any], path: Path) -> BackboneIde
     Raises:
         CheckpointError: The entry is malformed, or of a newer version.
     """
-    values = {key: value for key, value in config[role].items() if key not in (*_READING, "pooling")}
+    values = {key: value for key, value in config[role].items() if key not in _READING_KINDS}
     check_parts(values, path, _IDENTITY)
+    check_parts(config[role], path, {key: kind for key, kind in _READING_KINDS.items() if key in config[role]})
     try:
         return BackboneIdentity.from_dict(values)
     except TypeError as error:
